@@ -1,1 +1,3 @@
 //! Calculus.
+
+pub mod config;
