@@ -1,0 +1,60 @@
+use crate::Shape;
+
+/// What can go wrong with memory and devices; names the operation, what was expected and what came.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TensorError {
+    /// A slice or buffer does not hold as many elements as the shape asks for.
+    #[error("{operation}: the shape {shape} holds {expected} elements, but {got} came")]
+    Length {
+        /// Operation that was asked for.
+        operation: &'static str,
+        /// Shape that was asked for.
+        shape: Shape,
+        /// Elements of that shape.
+        expected: usize,
+        /// Elements that came.
+        got: usize,
+    },
+    /// A shape has another number of dimensions or other sizes than the operation takes.
+    #[error("{operation}: expected {expected}, got the shape {got}")]
+    Shape {
+        /// Operation that was asked for.
+        operation: &'static str,
+        /// What the operation takes, in words.
+        expected: String,
+        /// Shape that came.
+        got: Shape,
+    },
+    /// The instruction set asked for is not one that this machine has.
+    #[error("the instruction set `{name}` is not to be had here: {reason}")]
+    Isa {
+        /// Name that was asked for.
+        name: String,
+        /// Why not, with those that are.
+        reason: String,
+    },
+    /// The precision asked for has no engine on this device.
+    #[error("the precision `{name}` is not built for this device yet; `f32` and `strict` are")]
+    Precision {
+        /// Name that was asked for.
+        name: String,
+    },
+    /// The number of threads is not one that can be had.
+    #[error("{threads} threads cannot be had: {reason}")]
+    Threads {
+        /// Number that was asked for.
+        threads: usize,
+        /// Why not.
+        reason: String,
+    },
+    /// A `.npy` file that cannot be read as the tensor that was asked for.
+    #[error("not a NumPy array that can be read: {0}")]
+    Npy(String),
+    /// No GPU can be used; the reason in one line.
+    #[error("no CUDA device: {0}")]
+    NoCuda(String),
+    /// Reading or writing failed.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
