@@ -7,6 +7,7 @@
 //! | a device that holds buffers | [`Device`], [`Cpu`] |
 //! | numbers on a device | [`Tensor`], borrowed [`View`] and [`ViewMut`] |
 //! | instruction set and precision, chosen once | [`Isa`], [`Precision`] |
+//! | random numbers that have an address instead of a history | [`random::Address`] |
 //! | is there a GPU, and if not, why | [`cuda::probe`] |
 //!
 //! ```
@@ -24,6 +25,7 @@ mod element;
 mod error;
 pub mod math;
 mod npy;
+pub mod random;
 mod shape;
 mod tensor;
 
