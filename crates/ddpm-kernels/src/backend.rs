@@ -3,12 +3,12 @@ use std::ops::Range;
 use ddpm_tensor::random::Address;
 use ddpm_tensor::{Device, Shape, Tensor, View};
 
+use crate::KernelError;
 use crate::adamw::AdamWStep;
 use crate::conv::Geometry;
 use crate::loss::{LossGrad, LossKind};
 use crate::operand::{Epilogue, Operand, Output, Pulled};
 use crate::posterior::StepCoefficients;
-use crate::KernelError;
 
 type Result<T> = std::result::Result<T, KernelError>;
 
@@ -30,22 +30,56 @@ pub trait Backend: Device {
     /// # Shapes
     /// `x [N,H,W,C]`, `w [k,k,C,O]` → `y [N,H',W',O]`, see [`Geometry::output`]. A dense layer is a 1x1 convolution of
     /// `[N,1,1,C]`.
-    fn conv(&self, x: &Operand<'_, Self>, w: View<'_, Self>, g: Geometry, e: &Epilogue<'_, Self>) -> Result<Output<Self>>;
+    fn conv(
+        &self,
+        x: &Operand<'_, Self>,
+        w: View<'_, Self>,
+        g: Geometry,
+        e: &Epilogue<'_, Self>,
+    ) -> Result<Output<Self>>;
 
     /// Gradient of a convolution with respect to its operand: `dy [N,H',W',O]` → [`Pulled`] of the operand's stored size.
-    fn conv_input_grad(&self, dy: View<'_, Self>, w: View<'_, Self>, g: Geometry, x: &Operand<'_, Self>) -> Result<Pulled<Self>>;
+    fn conv_input_grad(
+        &self,
+        dy: View<'_, Self>,
+        w: View<'_, Self>,
+        g: Geometry,
+        x: &Operand<'_, Self>,
+    ) -> Result<Pulled<Self>>;
 
     /// Gradient of a convolution with respect to its weights, added to `grads[dw]` (`[k,k,C,O]`).
-    fn conv_weight_grad(&self, dy: View<'_, Self>, x: &Operand<'_, Self>, g: Geometry, grads: &mut Self::Buffer, dw: Range<usize>) -> Result<()>;
+    fn conv_weight_grad(
+        &self,
+        dy: View<'_, Self>,
+        x: &Operand<'_, Self>,
+        g: Geometry,
+        grads: &mut Self::Buffer,
+        dw: Range<usize>,
+    ) -> Result<()>;
 
     /// Softmax attention with `heads` heads: `o = softmax(q·kᵀ·scale)·v` (Vaswani et al. 2017, eq. 1).
     ///
     /// # Shapes
     /// `q, k, v [N,P,C]` (or `[N,H,W,C]`, P = H·W) → `o` alike; head h owns channels `h·C/heads..(h+1)·C/heads`.
-    fn attention(&self, q: View<'_, Self>, k: View<'_, Self>, v: View<'_, Self>, heads: usize, scale: f32) -> Result<Tensor<Self>>;
+    fn attention(
+        &self,
+        q: View<'_, Self>,
+        k: View<'_, Self>,
+        v: View<'_, Self>,
+        heads: usize,
+        scale: f32,
+    ) -> Result<Tensor<Self>>;
 
     /// Gradients `(dq, dk, dv)` of [`Backend::attention`], the weights recomputed.
-    fn attention_grad(&self, q: View<'_, Self>, k: View<'_, Self>, v: View<'_, Self>, d_o: View<'_, Self>, heads: usize, scale: f32) -> Result<[Tensor<Self>; 3]>;
+    fn attention_grad(
+        &self,
+        q: View<'_, Self>,
+        k: View<'_, Self>,
+        v: View<'_, Self>,
+        d_o: View<'_, Self>,
+        heads: usize,
+        scale: f32,
+    ) -> Result<[Tensor<Self>; 3]>;
 
     // --- operands ---------------------------------------------------------------------------------------------
 
@@ -59,11 +93,23 @@ pub trait Backend: Device {
     /// concatenation, and adds what is given for each part (the gradient along a shortcut, say).
     ///
     /// Returns one tensor for [`Parts::One`](crate::Parts::One), two for [`Parts::Two`](crate::Parts::Two).
-    fn operand_grad(&self, x: &Operand<'_, Self>, pulled: Pulled<Self>, add: [Option<View<'_, Self>>; 2]) -> Result<(Tensor<Self>, Option<Tensor<Self>>)>;
+    fn operand_grad(
+        &self,
+        x: &Operand<'_, Self>,
+        pulled: Pulled<Self>,
+        add: [Option<View<'_, Self>>; 2],
+    ) -> Result<(Tensor<Self>, Option<Tensor<Self>>)>;
 
     /// Gradients of the norm's own parameters, added to `grads[d_gamma]` and `grads[d_beta]`; returns the gradient of
     /// `scale_shift` (`[N, 2C]`) where there is one. `sums` are [`Pulled::sums`].
-    fn norm_param_grad(&self, x: &Operand<'_, Self>, sums: View<'_, Self>, grads: &mut Self::Buffer, d_gamma: Range<usize>, d_beta: Range<usize>) -> Result<Option<Tensor<Self>>>;
+    fn norm_param_grad(
+        &self,
+        x: &Operand<'_, Self>,
+        sums: View<'_, Self>,
+        grads: &mut Self::Buffer,
+        d_gamma: Range<usize>,
+        d_beta: Range<usize>,
+    ) -> Result<Option<Tensor<Self>>>;
 
     // --- statistics and sums ----------------------------------------------------------------------------------
 
@@ -72,7 +118,13 @@ pub trait Backend: Device {
 
     /// Mean and `1/√(variance + eps)` of each image and group, `[N, groups, 2]`, from the channel statistics of one tensor
     /// or of two that are concatenated, merged in the order of channels (Chan et al. 1983). `pixels` = H·W.
-    fn norm_statistics(&self, parts: [Option<View<'_, Self>>; 2], pixels: usize, groups: usize, eps: f64) -> Result<Tensor<Self>>;
+    fn norm_statistics(
+        &self,
+        parts: [Option<View<'_, Self>>; 2],
+        pixels: usize,
+        groups: usize,
+        eps: f64,
+    ) -> Result<Tensor<Self>>;
 
     /// Sums over the pixels of each image: `[N,H,W,C]` → `[N,C]`.
     fn pixel_sums(&self, x: View<'_, Self>) -> Result<Tensor<Self>>;
@@ -84,7 +136,13 @@ pub trait Backend: Device {
     fn gather_rows(&self, table: View<'_, Self>, indices: &[usize]) -> Result<Tensor<Self>>;
 
     /// The adjoint of [`Backend::gather_rows`], added to `grads[range]` (`[K,C]`), in groups of 16 images.
-    fn scatter_rows(&self, rows: View<'_, Self>, indices: &[usize], grads: &mut Self::Buffer, range: Range<usize>) -> Result<()>;
+    fn scatter_rows(
+        &self,
+        rows: View<'_, Self>,
+        indices: &[usize],
+        grads: &mut Self::Buffer,
+        range: Range<usize>,
+    ) -> Result<()>;
 
     /// `y += factor·x`, elementwise.
     fn add_scaled(&self, y: &mut Tensor<Self>, factor: f64, x: View<'_, Self>) -> Result<()>;
@@ -99,15 +157,34 @@ pub trait Backend: Device {
 
     /// The forward process in closed form, with noise that it makes itself (Ho et al. 2020, eq. 4):
     /// `x_t = √ᾱ·x_0 + √(1−ᾱ)·ε`; `coefficients[n] = (√ᾱ, √(1−ᾱ))` of image n. Returns `(x_t, ε)`.
-    fn noise(&self, x_0: View<'_, Self>, coefficients: &[(f32, f32)], address: Address) -> Result<(Tensor<Self>, Tensor<Self>)>;
+    fn noise(
+        &self,
+        x_0: View<'_, Self>,
+        coefficients: &[(f32, f32)],
+        address: Address,
+    ) -> Result<(Tensor<Self>, Tensor<Self>)>;
 
     /// One step of a sampler (see [`StepCoefficients`]): `(x_{t−1}, x̂_0)`, x̂_0 if asked for.
-    fn reverse_step(&self, x: View<'_, Self>, output: View<'_, Self>, c: &StepCoefficients, address: Address, x_0: bool) -> Result<(Tensor<Self>, Option<Tensor<Self>>)>;
+    fn reverse_step(
+        &self,
+        x: View<'_, Self>,
+        output: View<'_, Self>,
+        c: &StepCoefficients,
+        address: Address,
+        x_0: bool,
+    ) -> Result<(Tensor<Self>, Option<Tensor<Self>>)>;
 
     /// Mean loss of each image and the gradient `d_output = weights[n]·loss'(output − target)·scale`.
     ///
     /// `scale` is 1 over the number of elements of the *whole* batch for a mean, so that micro-batches add up.
-    fn loss(&self, kind: LossKind, output: View<'_, Self>, target: View<'_, Self>, weights: &[f32], scale: f64) -> Result<LossGrad<Self>>;
+    fn loss(
+        &self,
+        kind: LossKind,
+        output: View<'_, Self>,
+        target: View<'_, Self>,
+        weights: &[f32],
+        scale: f64,
+    ) -> Result<LossGrad<Self>>;
 
     // --- optimiser --------------------------------------------------------------------------------------------
 
@@ -115,5 +192,13 @@ pub trait Backend: Device {
     fn squared_norm(&self, x: &Self::Buffer) -> Result<f64>;
 
     /// One step of AdamW (Loshchilov and Hutter 2019) and of the EMA, in one pass; the gradients are zeroed.
-    fn adamw(&self, step: &AdamWStep, parameters: &mut Self::Buffer, grads: &mut Self::Buffer, m: &mut Self::Buffer, v: &mut Self::Buffer, ema: &mut Self::Buffer) -> Result<()>;
+    fn adamw(
+        &self,
+        step: &AdamWStep,
+        parameters: &mut Self::Buffer,
+        grads: &mut Self::Buffer,
+        m: &mut Self::Buffer,
+        v: &mut Self::Buffer,
+        ema: &mut Self::Buffer,
+    ) -> Result<()>;
 }

@@ -16,6 +16,7 @@ pub mod conv;
 mod error;
 pub mod loss;
 mod operand;
+pub mod posterior;
 
 pub use backend::Backend;
 pub use error::KernelError;

@@ -8,7 +8,7 @@ use crate::{Backend, KernelError, error::expect};
 
 /// A value `[N, H, W, C]` that is never stored: `parts` concatenated along C, then normalised, scaled and shifted,
 /// activated, dropped out and enlarged, in this order.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Operand<'a, B: Backend> {
     /// What is stored.
     pub parts: Parts<'a, B>,
@@ -23,7 +23,7 @@ pub struct Operand<'a, B: Backend> {
 }
 
 /// One tensor `[N, H, W, C]`, or two that are read as their concatenation along C.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub enum Parts<'a, B: Backend> {
     /// A single tensor.
     One(View<'a, B>),
@@ -32,7 +32,7 @@ pub enum Parts<'a, B: Backend> {
 }
 
 /// Group normalisation: `n = γ·(v − mean)·rstd + β`; with `scale_shift`, `n·(1 + scale) + shift` of each image.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Norm<'a, B: Backend> {
     /// Number of groups; divides C.
     pub groups: usize,
@@ -57,7 +57,7 @@ pub struct Dropout {
 }
 
 /// What happens to a result `[N, H, W, C]` before it is stored: `y = (result + bias + channel + residual) · scale`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Epilogue<'a, B: Backend> {
     /// `[C]`.
     pub bias: Option<View<'a, B>>,
@@ -70,6 +70,20 @@ pub struct Epilogue<'a, B: Backend> {
     /// Whether to leave the statistics of y for a later norm.
     pub statistics: bool,
 }
+
+macro_rules! copy {
+    ($($name:ident),*) => {$(
+        #[allow(clippy::expl_impl_clone_on_copy)] // deriving would ask for B: Copy
+        impl<B: Backend> Clone for $name<'_, B> {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+        impl<B: Backend> Copy for $name<'_, B> {}
+    )*};
+}
+
+copy!(Operand, Parts, Norm, Epilogue);
 
 impl<B: Backend> Default for Epilogue<'_, B> {
     fn default() -> Self {
@@ -110,25 +124,21 @@ impl<'a, B: Backend> Operand<'a, B> {
     }
 
     /// The same, normalised.
-    #[must_use]
     pub fn norm(self, norm: Norm<'a, B>) -> Self {
         Self { norm: Some(norm), ..self }
     }
 
     /// The same, activated by SiLU.
-    #[must_use]
     pub fn silu(self) -> Self {
         Self { silu: true, ..self }
     }
 
     /// The same with dropout, if any.
-    #[must_use]
     pub fn dropout(self, dropout: Option<Dropout>) -> Self {
         Self { dropout: dropout.filter(|d| d.probability > 0.0), ..self }
     }
 
     /// The same with each pixel repeated to 2x2.
-    #[must_use]
     pub fn nearest_2x(self) -> Self {
         Self { nearest_2x: true, ..self }
     }

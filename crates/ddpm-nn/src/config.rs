@@ -87,19 +87,9 @@ impl Default for UNetConfig {
             time_embedding_dim: None,
             freq_shift: 0,
             flip_sin_to_cos: true,
-            down_block_types: vec![
-                DownBlock::Plain,
-                DownBlock::Attention,
-                DownBlock::Attention,
-                DownBlock::Attention,
-            ],
+            down_block_types: vec![DownBlock::Plain, DownBlock::Attention, DownBlock::Attention, DownBlock::Attention],
             mid_block_type: MidBlock::Plain,
-            up_block_types: vec![
-                UpBlock::Attention,
-                UpBlock::Attention,
-                UpBlock::Attention,
-                UpBlock::Plain,
-            ],
+            up_block_types: vec![UpBlock::Attention, UpBlock::Attention, UpBlock::Attention, UpBlock::Plain],
             block_out_channels: vec![224, 448, 672, 896],
             layers_per_block: 2,
             mid_block_scale_factor: 1.0,
@@ -133,11 +123,7 @@ pub enum SampleSize {
 impl SampleSize {
     /// The shortest form of a height and a width.
     pub fn new(height: usize, width: usize) -> Self {
-        if height == width {
-            Self::Square(height)
-        } else {
-            Self::Pair([height, width])
-        }
+        if height == width { Self::Square(height) } else { Self::Pair([height, width]) }
     }
 
     /// Rows, pixels.
@@ -289,13 +275,10 @@ impl UNetConfig {
     /// [`ConfigError::NotAnObject`] where the text is no JSON object, [`ConfigError::Unsupported`] where a known key
     /// has a value that is not built here. The numbers are not yet compared with each other: see [`Self::validate`].
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        let value: Value = serde_json::from_str(text)
-            .map_err(|e| ConfigError::NotAnObject { got: e.to_string() })?;
+        let value: Value = serde_json::from_str(text).map_err(|e| ConfigError::NotAnObject { got: e.to_string() })?;
         match value {
             Value::Object(map) => Self::try_from(map),
-            other => Err(ConfigError::NotAnObject {
-                got: shorten(&other),
-            }),
+            other => Err(ConfigError::NotAnObject { got: shorten(&other) }),
         }
     }
 
@@ -323,23 +306,20 @@ impl UNetConfig {
 
     /// Width of the time embedding, by default four times the first level's channels.
     pub fn embedding_dim(&self) -> usize {
-        self.time_embedding_dim
-            .unwrap_or_else(|| 4 * self.block_out_channels.first().copied().unwrap_or(0))
+        self.time_embedding_dim.unwrap_or_else(|| 4 * self.block_out_channels.first().copied().unwrap_or(0))
     }
 
     /// Heads of an attention over `channels` channels: one, or `channels / attention_head_dim`.
     pub fn heads(&self, channels: usize) -> usize {
-        self.attention_head_dim
-            .map_or(1, |dim| (channels / dim.max(1)).max(1))
+        self.attention_head_dim.map_or(1, |dim| (channels / dim.max(1)).max(1))
     }
 
     /// Groups of the middle attention's normalisation, `None` where it has none.
     pub fn mid_attention_groups(&self) -> Option<usize> {
-        self.attn_norm_num_groups
-            .or(match self.resnet_time_scale_shift {
-                TimeScaleShift::Default => Some(self.norm_num_groups),
-                TimeScaleShift::ScaleShift => None,
-            })
+        self.attn_norm_num_groups.or(match self.resnet_time_scale_shift {
+            TimeScaleShift::Default => Some(self.norm_num_groups),
+            TimeScaleShift::ScaleShift => None,
+        })
     }
 
     /// Whether the network wants a class label with every image.
@@ -362,21 +342,12 @@ impl UNetConfig {
     fn validate_levels(&self) -> Result<(), ConfigError> {
         let levels = self.levels();
         if levels == 0 || levels > 16 {
-            return mismatch(
-                "block_out_channels",
-                &self.block_out_channels,
-                "between 1 and 16 levels are needed",
-            );
+            return mismatch("block_out_channels", &self.block_out_channels, "between 1 and 16 levels are needed");
         }
-        let lists = [
-            ("down_block_types", self.down_block_types.len()),
-            ("up_block_types", self.up_block_types.len()),
-        ];
+        let lists = [("down_block_types", self.down_block_types.len()), ("up_block_types", self.up_block_types.len())];
         for (key, len) in lists {
             if len != levels {
-                let why = format!(
-                    "one entry for each of the {levels} levels of block_out_channels is needed"
-                );
+                let why = format!("one entry for each of the {levels} levels of block_out_channels is needed");
                 return mismatch(key, &format_args!("{len} entries"), why);
             }
         }
@@ -390,10 +361,7 @@ impl UNetConfig {
             ("layers_per_block", self.layers_per_block),
             ("norm_num_groups", self.norm_num_groups),
             ("attention_head_dim", self.attention_head_dim.unwrap_or(1)),
-            (
-                "attn_norm_num_groups",
-                self.attn_norm_num_groups.unwrap_or(1),
-            ),
+            ("attn_norm_num_groups", self.attn_norm_num_groups.unwrap_or(1)),
             ("time_embedding_dim", self.time_embedding_dim.unwrap_or(1)),
             ("num_class_embeds", self.num_class_embeds.unwrap_or(1)),
         ];
@@ -405,16 +373,10 @@ impl UNetConfig {
         let groups = self.norm_num_groups;
         for (level, &channels) in self.block_out_channels.iter().enumerate() {
             if channels == 0 || channels > 1 << 16 {
-                return mismatch(
-                    "block_out_channels",
-                    &self.block_out_channels,
-                    "each must be between 1 and 65536",
-                );
+                return mismatch("block_out_channels", &self.block_out_channels, "each must be between 1 and 65536");
             }
             if channels % groups != 0 {
-                let why = format!(
-                    "level {level} has {channels} channels, which {groups} groups do not divide"
-                );
+                let why = format!("level {level} has {channels} channels, which {groups} groups do not divide");
                 return mismatch("norm_num_groups", &groups, why);
             }
             let attends = self.down_block_types[level] == DownBlock::Attention
@@ -424,9 +386,7 @@ impl UNetConfig {
                 && attends
                 && channels % dim != 0
             {
-                let why = format!(
-                    "level {level} has {channels} channels, which heads of {dim} do not divide"
-                );
+                let why = format!("level {level} has {channels} channels, which heads of {dim} do not divide");
                 return mismatch("attention_head_dim", &dim, why);
             }
         }
@@ -435,8 +395,7 @@ impl UNetConfig {
             && self.add_attention
             && !last.is_multiple_of(groups)
         {
-            let why =
-                format!("the middle has {last} channels, which {groups} groups do not divide");
+            let why = format!("the middle has {last} channels, which {groups} groups do not divide");
             return mismatch("attn_norm_num_groups", &groups, why);
         }
         Ok(())
@@ -445,16 +404,11 @@ impl UNetConfig {
     fn validate_ranges(&self) -> Result<(), ConfigError> {
         let half = (self.block_out_channels[0] / 2) as i64;
         if self.freq_shift < 0 || self.freq_shift >= half {
-            let why =
-                format!("must be at least 0 and below half the first level's channels, {half}");
+            let why = format!("must be at least 0 and below half the first level's channels, {half}");
             return mismatch("freq_shift", &self.freq_shift, why);
         }
         if self.downsample_padding > 1 {
-            return mismatch(
-                "downsample_padding",
-                &self.downsample_padding,
-                "must be 0 or 1",
-            );
+            return mismatch("downsample_padding", &self.downsample_padding, "must be 0 or 1");
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return mismatch("dropout", &self.dropout, "must be at least 0 and below 1");
@@ -463,11 +417,7 @@ impl UNetConfig {
             return mismatch("norm_eps", &self.norm_eps, "must be above 0 and at most 1");
         }
         if !self.mid_block_scale_factor.is_finite() || self.mid_block_scale_factor == 0.0 {
-            return mismatch(
-                "mid_block_scale_factor",
-                &self.mid_block_scale_factor,
-                "must be finite and not 0",
-            );
+            return mismatch("mid_block_scale_factor", &self.mid_block_scale_factor, "must be finite and not 0");
         }
         Ok(())
     }
@@ -495,27 +445,12 @@ impl UNetConfig {
             }
         }
         let nearest = nearest.join(" and ");
-        Err(ConfigError::Size {
-            height,
-            width,
-            halvings: self.levels() - 1,
-            axis,
-            multiple,
-            nearest,
-        })
+        Err(ConfigError::Size { height, width, halvings: self.levels() - 1, axis, multiple, nearest })
     }
 }
 
-fn mismatch<T>(
-    key: &'static str,
-    value: &dyn fmt::Debug,
-    why: impl Into<String>,
-) -> Result<T, ConfigError> {
-    Err(ConfigError::Mismatch {
-        key,
-        value: format!("{value:?}"),
-        why: why.into(),
-    })
+fn mismatch<T>(key: &'static str, value: &dyn fmt::Debug, why: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError::Mismatch { key, value: format!("{value:?}"), why: why.into() })
 }
 
 /// Takes options one by one out of a JSON object, so that an error can name its key.
@@ -524,21 +459,14 @@ struct Reader {
 }
 
 impl Reader {
-    fn take<T: DeserializeOwned>(
-        &mut self,
-        key: &str,
-        default: T,
-        expected: &str,
-    ) -> Result<T, ConfigError> {
+    fn take<T: DeserializeOwned>(&mut self, key: &str, default: T, expected: &str) -> Result<T, ConfigError> {
         match self.map.remove(key) {
             None => Ok(default),
-            Some(value) => {
-                serde_json::from_value(value.clone()).map_err(|_| ConfigError::Unsupported {
-                    key: key.into(),
-                    value: shorten(&value),
-                    expected: expected.into(),
-                })
-            }
+            Some(value) => serde_json::from_value(value.clone()).map_err(|_| ConfigError::Unsupported {
+                key: key.into(),
+                value: shorten(&value),
+                expected: expected.into(),
+            }),
         }
     }
 }
@@ -572,28 +500,12 @@ impl TryFrom<Map<String, Value>> for UNetConfig {
         let count = "a whole number";
         let count_or_null = "a whole number or null";
         Ok(Self {
-            sample_size: r.take(
-                "sample_size",
-                d.sample_size,
-                "a whole number, a pair [height, width] or null",
-            )?,
+            sample_size: r.take("sample_size", d.sample_size, "a whole number, a pair [height, width] or null")?,
             in_channels: r.take("in_channels", d.in_channels, count)?,
             out_channels: r.take("out_channels", d.out_channels, count)?,
-            center_input_sample: r.take(
-                "center_input_sample",
-                d.center_input_sample,
-                "true or false",
-            )?,
-            time_embedding_type: r.take(
-                "time_embedding_type",
-                d.time_embedding_type,
-                "\"positional\"",
-            )?,
-            time_embedding_dim: r.take(
-                "time_embedding_dim",
-                d.time_embedding_dim,
-                count_or_null,
-            )?,
+            center_input_sample: r.take("center_input_sample", d.center_input_sample, "true or false")?,
+            time_embedding_type: r.take("time_embedding_type", d.time_embedding_type, "\"positional\"")?,
+            time_embedding_dim: r.take("time_embedding_dim", d.time_embedding_dim, count_or_null)?,
             freq_shift: r.take("freq_shift", d.freq_shift, count)?,
             flip_sin_to_cos: r.take("flip_sin_to_cos", d.flip_sin_to_cos, "true or false")?,
             down_block_types: r.take(
@@ -607,33 +519,17 @@ impl TryFrom<Map<String, Value>> for UNetConfig {
                 d.up_block_types,
                 "a list of \"UpBlock2D\" and \"AttnUpBlock2D\"",
             )?,
-            block_out_channels: r.take(
-                "block_out_channels",
-                d.block_out_channels,
-                "a list of whole numbers",
-            )?,
+            block_out_channels: r.take("block_out_channels", d.block_out_channels, "a list of whole numbers")?,
             layers_per_block: r.take("layers_per_block", d.layers_per_block, count)?,
-            mid_block_scale_factor: r.take(
-                "mid_block_scale_factor",
-                d.mid_block_scale_factor,
-                "a number",
-            )?,
+            mid_block_scale_factor: r.take("mid_block_scale_factor", d.mid_block_scale_factor, "a number")?,
             downsample_padding: r.take("downsample_padding", d.downsample_padding, "0 or 1")?,
             downsample_type: r.take("downsample_type", d.downsample_type, "\"conv\"")?,
             upsample_type: r.take("upsample_type", d.upsample_type, "\"conv\"")?,
             dropout: r.take("dropout", d.dropout, "a number from 0 up to 1")?,
             act_fn: r.take("act_fn", d.act_fn, "\"silu\" or \"swish\"")?,
-            attention_head_dim: r.take(
-                "attention_head_dim",
-                d.attention_head_dim,
-                count_or_null,
-            )?,
+            attention_head_dim: r.take("attention_head_dim", d.attention_head_dim, count_or_null)?,
             norm_num_groups: r.take("norm_num_groups", d.norm_num_groups, count)?,
-            attn_norm_num_groups: r.take(
-                "attn_norm_num_groups",
-                d.attn_norm_num_groups,
-                count_or_null,
-            )?,
+            attn_norm_num_groups: r.take("attn_norm_num_groups", d.attn_norm_num_groups, count_or_null)?,
             norm_eps: r.take("norm_eps", d.norm_eps, "a number above 0")?,
             resnet_time_scale_shift: r.take(
                 "resnet_time_scale_shift",
@@ -683,53 +579,24 @@ mod tests {
 
     #[test]
     fn missing_keys_are_diffusers_defaults_and_unknown_ones_are_ignored() {
-        let config =
-            UNetConfig::from_json(r#"{"attention_head_dim": null, "a_new_option": 7}"#).unwrap();
-        assert_eq!(
-            config,
-            UNetConfig {
-                attention_head_dim: None,
-                ..UNetConfig::default()
-            }
-        );
-        assert_eq!(
-            (
-                config.norm_eps,
-                config.downsample_padding,
-                config.freq_shift
-            ),
-            (1e-5, 1, 0)
-        );
+        let config = UNetConfig::from_json(r#"{"attention_head_dim": null, "a_new_option": 7}"#).unwrap();
+        assert_eq!(config, UNetConfig { attention_head_dim: None, ..UNetConfig::default() });
+        assert_eq!((config.norm_eps, config.downsample_padding, config.freq_shift), (1e-5, 1, 0));
     }
 
     #[test]
     fn unsupported_values_name_key_and_value() {
         let cases = [
-            (
-                r#"{"time_embedding_type": "learned"}"#,
-                "time_embedding_type",
-                "learned",
-            ),
-            (
-                r#"{"down_block_types": ["SkipDownBlock2D"]}"#,
-                "down_block_types",
-                "SkipDownBlock2D",
-            ),
+            (r#"{"time_embedding_type": "learned"}"#, "time_embedding_type", "learned"),
+            (r#"{"down_block_types": ["SkipDownBlock2D"]}"#, "down_block_types", "SkipDownBlock2D"),
             (r#"{"upsample_type": "resnet"}"#, "upsample_type", "resnet"),
             (r#"{"act_fn": "gelu"}"#, "act_fn", "gelu"),
             (r#"{"in_channels": -1}"#, "in_channels", "-1"),
-            (
-                r#"{"_class_name": "UNet2DConditionModel"}"#,
-                "_class_name",
-                "UNet2DConditionModel",
-            ),
+            (r#"{"_class_name": "UNet2DConditionModel"}"#, "_class_name", "UNet2DConditionModel"),
         ];
         for (text, key, value) in cases {
             let message = UNetConfig::from_json(text).unwrap_err().to_string();
-            assert!(
-                message.contains(key) && message.contains(value),
-                "{message}"
-            );
+            assert!(message.contains(key) && message.contains(value), "{message}");
         }
         assert!(UNetConfig::from_json("[]").is_err());
         assert!(UNetConfig::from_json("{").is_err());
@@ -749,81 +616,22 @@ mod tests {
     #[test]
     fn numbers_that_contradict_each_other_are_named() {
         let cases = [
-            (
-                UNetConfig {
-                    norm_num_groups: 24,
-                    ..small()
-                },
-                "norm_num_groups",
-            ),
-            (
-                UNetConfig {
-                    attention_head_dim: Some(7),
-                    ..small()
-                },
-                "attention_head_dim",
-            ),
-            (
-                UNetConfig {
-                    up_block_types: vec![UpBlock::Plain],
-                    ..small()
-                },
-                "up_block_types",
-            ),
-            (
-                UNetConfig {
-                    dropout: 1.0,
-                    ..small()
-                },
-                "dropout",
-            ),
-            (
-                UNetConfig {
-                    dropout: f64::NAN,
-                    ..small()
-                },
-                "dropout",
-            ),
-            (
-                UNetConfig {
-                    layers_per_block: 0,
-                    ..small()
-                },
-                "layers_per_block",
-            ),
-            (
-                UNetConfig {
-                    block_out_channels: vec![],
-                    ..small()
-                },
-                "block_out_channels",
-            ),
-            (
-                UNetConfig {
-                    freq_shift: 16,
-                    ..small()
-                },
-                "freq_shift",
-            ),
-            (
-                UNetConfig {
-                    downsample_padding: 2,
-                    ..small()
-                },
-                "downsample_padding",
-            ),
+            (UNetConfig { norm_num_groups: 24, ..small() }, "norm_num_groups"),
+            (UNetConfig { attention_head_dim: Some(7), ..small() }, "attention_head_dim"),
+            (UNetConfig { up_block_types: vec![UpBlock::Plain], ..small() }, "up_block_types"),
+            (UNetConfig { dropout: 1.0, ..small() }, "dropout"),
+            (UNetConfig { dropout: f64::NAN, ..small() }, "dropout"),
+            (UNetConfig { layers_per_block: 0, ..small() }, "layers_per_block"),
+            (UNetConfig { block_out_channels: vec![], ..small() }, "block_out_channels"),
+            (UNetConfig { freq_shift: 16, ..small() }, "freq_shift"),
+            (UNetConfig { downsample_padding: 2, ..small() }, "downsample_padding"),
         ];
         for (config, key) in cases {
             let message = config.validate(28, 28).unwrap_err().to_string();
             assert!(message.contains(key), "{key}: {message}");
         }
         // Heads need not divide a level that does not attend.
-        UNetConfig {
-            attention_head_dim: Some(64),
-            ..small()
-        }
-        .validate(28, 28)
-        .unwrap();
+        UNetConfig { attention_head_dim: Some(64), ..small() }.validate(28, 28).unwrap();
     }
 
     #[test]
@@ -831,10 +639,7 @@ mod tests {
         assert_eq!(small().heads(64), 1);
         assert_eq!(UNetConfig::default().heads(448), 56);
         assert_eq!(small().mid_attention_groups(), Some(8));
-        let scale_shift = UNetConfig {
-            resnet_time_scale_shift: TimeScaleShift::ScaleShift,
-            ..small()
-        };
+        let scale_shift = UNetConfig { resnet_time_scale_shift: TimeScaleShift::ScaleShift, ..small() };
         assert_eq!(scale_shift.mid_attention_groups(), None);
         assert_eq!(small().embedding_dim(), 128);
     }

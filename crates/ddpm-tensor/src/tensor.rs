@@ -27,6 +27,7 @@ pub struct ViewMut<'a, D: Device> {
     shape: Shape,
 }
 
+#[allow(clippy::expl_impl_clone_on_copy)] // deriving would ask for D: Copy
 impl<D: Device> Clone for View<'_, D> {
     fn clone(&self) -> Self {
         *self
