@@ -1,0 +1,19 @@
+//! The diffusion process: how much noise each time step holds, how an image becomes noise, and what a step back looks like.
+//!
+//! Time steps are array indices `0..T`: the paper's `t` is ours plus one, and `alpha_bar[t]` is the product over `0..=t`.
+//! Everything here is computed in `f64` and handed to kernels as `f32`: a schedule computed in `f32` errs by up to 5e-4
+//! in differences such as 1 − ᾱ_t/ᾱ_{t−1}.
+
+mod error;
+pub mod forward;
+pub mod objective;
+pub mod posterior;
+pub mod prediction;
+pub mod schedule;
+pub mod scheduler_config;
+
+pub use error::DiffusionError;
+pub use objective::Objective;
+pub use posterior::{Posterior, Variance};
+pub use prediction::Prediction;
+pub use schedule::{BetaSchedule, Respaced, Schedule, ScheduleSettings};

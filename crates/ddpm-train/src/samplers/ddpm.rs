@@ -1,0 +1,26 @@
+//! Ancestral sampling (Ho et al. 2020, algorithm 2), over all time steps or some of them.
+
+use super::{Plan, ReverseStep, SamplerOptions};
+use crate::diffusion::{DiffusionError, Posterior, Schedule};
+
+/// Each step draws from N(μ̃(x_t, x̂_0), σ²), the posterior of the chain respaced to the visited time steps.
+///
+/// The last step, to x_0, adds no noise, whatever its time step. (diffusers goes by the time step alone: with `trailing` and
+/// `fixed_large` it ends on a noisy image.)
+///
+/// # Errors
+/// Options out of range, or a prediction that says nothing of x_0 at some step.
+pub fn plan(schedule: &Schedule, options: &SamplerOptions) -> Result<Plan, DiffusionError> {
+    let mut time_steps = options.time_steps(schedule)?;
+    time_steps.reverse();
+    let chain = schedule.respaced(&time_steps)?;
+    let posterior = Posterior::new(&chain.schedule);
+    let steps = (0..time_steps.len()).rev().map(|i| {
+        let (from_x_0, from_x) = posterior.mean(i);
+        let sigma = posterior.sampling_variance(options.variance, i).sqrt();
+        let alpha_bar = chain.schedule.alpha_bar()[i];
+        let step = ReverseStep::predicting(options.prediction, time_steps[i], alpha_bar, options.clip)?;
+        Ok(ReverseStep { from_x_0, from_x, sigma, ..step })
+    });
+    Ok(Plan { steps: steps.collect::<Result<_, DiffusionError>>()? })
+}
