@@ -1,8 +1,13 @@
 //! Learning.
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 pub mod diffusion;
 pub mod ema;
+pub mod error;
 pub mod named;
 pub mod optimiser;
+pub mod run;
 pub mod samplers;
+
+pub use error::{Error, Result};

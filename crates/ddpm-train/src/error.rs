@@ -1,0 +1,19 @@
+//! What can go wrong while learning: the errors of this crate's parts under one name.
+
+use crate::checkpoint::CheckpointError;
+use crate::run::RunError;
+
+/// Any error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A checkpoint cannot be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A run's directory is not as it must be.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
