@@ -1,20 +1,7 @@
-//! The exponential moving average of the parameters, from which one samples.
+//! The exponential moving average of the parameters, from which one samples: e ← d e + (1 − d) p after every update, with a
+//! decay d that may warm up.
 
-/// e ← d e + (1 − d) p after every update, with a decay d that may warm up.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct EmaSettings {
-    /// The decay d, 0 (no average) up to but without 1. The paper's is 0.9999.
-    pub decay: f64,
-    /// Start from a small decay, so that the average soon forgets the initial parameters.
-    pub warmup: bool,
-}
-
-impl Default for EmaSettings {
-    fn default() -> Self {
-        Self { decay: 0.9999, warmup: true }
-    }
-}
+pub use crate::settings::EmaSettings;
 
 impl EmaSettings {
     /// The decay of the update that follows `step` finished ones: min(d, (1 + n)/(10 + n)) with n = `step` + 1, or d without warm-up.
@@ -44,7 +31,7 @@ mod tests {
         assert!(ema.decay_at(888) < 0.99);
         assert_eq!(ema.decay_at(890), 0.99);
         assert_eq!(ema.decay_at(1_000_000), 0.99);
-        assert_eq!(EmaSettings { warmup: false, ..ema }.decay_at(0), 0.99);
+        assert_eq!(EmaSettings { warmup: false, ..ema.clone() }.decay_at(0), 0.99);
     }
 
     #[test]

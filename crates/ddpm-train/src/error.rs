@@ -2,6 +2,7 @@
 
 use crate::checkpoint::CheckpointError;
 use crate::run::RunError;
+use crate::settings::SettingsError;
 
 /// Any error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +14,9 @@ pub enum Error {
     /// A run's directory is not as it must be.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// A setting is unknown, out of its range or contradicts another.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
 }
 
 /// A result of this crate.

@@ -7,7 +7,9 @@ pub mod ema;
 pub mod error;
 pub mod named;
 pub mod optimiser;
+pub mod presets;
 pub mod run;
 pub mod samplers;
+pub mod settings;
 
 pub use error::{Error, Result};

@@ -1,0 +1,230 @@
+//! Every setting, section by section. What stands above a field is what users read about it.
+
+use ddpm_nn::config::{DownBlock, SampleSize, TimeScaleShift, UpBlock};
+
+use super::key::{Allowed, NameOf, Range, name_of, section};
+use crate::{
+    diffusion::{BetaSchedule, Prediction, Variance},
+    named::{UnknownName, named_enum},
+    optimiser::{Decay, OptimiserKind},
+};
+
+/// A whole number of steps, images or bytes that is large enough for every use.
+const MANY: i64 = 1_000_000_000_000;
+
+named_enum! {
+    /// How far a prediction is from its target.
+    #[derive(Default)]
+    Loss: "loss" {
+        /// Squared difference: L_simple of Ho et al. 2020, eq. 14.
+        #[default]
+        L2 = "l2" | "mse",
+        /// Absolute difference.
+        L1 = "l1",
+        /// Squared near 0, absolute beyond `huber_delta`.
+        Huber = "huber",
+    }
+}
+
+fn one_of(what: &'static str, known: &[&'static str], text: &str) -> Result<String, UnknownName> {
+    let same = |name: &&&str| name.eq_ignore_ascii_case(text);
+    let unknown = || UnknownName { what, got: text.to_owned(), known: known.to_vec() };
+    known.iter().find(same).map(|&name| name.to_owned()).ok_or_else(unknown)
+}
+
+/// Names that another crate or module understands.
+macro_rules! names {
+    ($what:literal: $($name:literal),+) => {
+        Allowed::Name((|text| one_of($what, &[$($name),+], text)) as NameOf)
+    };
+}
+
+const DOWN_BLOCKS: NameOf = |text| one_of("down block", &["DownBlock2D", "AttnDownBlock2D"], text);
+const UP_BLOCKS: NameOf = |text| one_of("up block", &["UpBlock2D", "AttnUpBlock2D"], text);
+
+section! {
+    /// The U-Net: the options of diffusers' UNet2DModel under their own names; channels and classes follow from the data.
+    NetworkSettings: "network" {
+        /// Channels of each level, from the image's resolution downwards; each level halves the image once more.
+        block_out_channels: Vec<usize> = vec![128, 256, 256, 256], Allowed::Wholes(1, 65536);
+        /// One block type a level, from the image's resolution downwards: with or without attention.
+        down_block_types: Vec<DownBlock> = vec![DownBlock::Plain, DownBlock::Attention, DownBlock::Plain, DownBlock::Plain],
+            Allowed::Names(DOWN_BLOCKS);
+        /// One block type a level, from the lowest resolution upwards; an empty list mirrors down_block_types.
+        up_block_types: Vec<UpBlock> = vec![], Allowed::Names(UP_BLOCKS);
+        /// Residual blocks a level on the way down; the way up has one more.
+        layers_per_block: usize = 2, Allowed::Whole(1, 64);
+        /// Attention between the way down and the way up.
+        add_attention: bool = true, Allowed::Switch;
+        /// Channels of one attention head; 0 is a single head as wide as the level.
+        attention_head_dim: usize = 0, Allowed::Whole(0, 65536);
+        /// Groups of every group normalisation; must divide every level's channels.
+        norm_num_groups: usize = 32, Allowed::Whole(1, 65536);
+        /// Added to the variance in every normalisation.
+        norm_eps: f64 = 1e-6, Allowed::Number(Range::above(0.0, 1.0));
+        /// Groups of the middle attention's normalisation; 0 takes norm_num_groups (none at all with scale_shift).
+        attn_norm_num_groups: usize = 0, Allowed::Whole(0, 65536);
+        /// How the time embedding enters a residual block: added, or as a scale and a shift after the normalisation.
+        resnet_time_scale_shift: TimeScaleShift = TimeScaleShift::Default, names!("time scale shift": "default", "scale_shift");
+        /// Probability that a value inside a residual block is dropped in training.
+        dropout: f64 = 0.0, Allowed::Number(Range::below(0.0, 1.0));
+        /// Padding before halving: 0 pads below and to the right only (the paper's code), 1 all around.
+        downsample_padding: usize = 0, Allowed::Whole(0, 1);
+        /// Time frequencies end at 1/10000 (1, the paper's code) or one step before (0).
+        freq_shift: usize = 1, Allowed::Whole(0, 16);
+        /// Time embedding as [cos, sin] instead of the paper's [sin, cos].
+        flip_sin_to_cos: bool = false, Allowed::Switch;
+        /// The middle blocks' outputs are divided by this.
+        mid_block_scale_factor: f64 = 1.0, Allowed::Number(Range::above(0.0, 1e6));
+        /// Width of the time embedding; 0 is four times the first level's channels.
+        time_embedding_dim: usize = 0, Allowed::Whole(0, 65536);
+    }
+}
+
+section! {
+    /// What is learned from.
+    DataSettings: "data" {
+        /// A folder of pictures, an .npz or .npy, IDX or CIFAR file; or bundled:digits, bundled:emoji.
+        path: String = String::new(), Allowed::Text;
+        /// Height and width in pixels; 0 takes the size that all pictures have.
+        size: SampleSize = SampleSize::Square(0), Allowed::Size(8192);
+        /// 1 grey, 3 colour, 4 with transparency; 0 takes what the pictures have.
+        channels: usize = 0, Allowed::Whole(0, 4096);
+        /// How a picture of another shape is cut: the centre, a random part each time, or none (stretched).
+        crop: String = "centre".to_owned(), CROP;
+        /// The filter that resizes.
+        resize: String = "lanczos3".to_owned(), names!("filter": "lanczos3", "bicubic", "bilinear", "box", "nearest");
+        /// Mirror each picture left to right with probability one half.
+        flip: bool = false, Allowed::Switch;
+        /// Learn classes: the sub-folders' names, or the labels in the file.
+        classes: bool = false, Allowed::Switch;
+        /// Part of the data that is never trained on: its loss says whether to go on.
+        holdout: f64 = 0.1, Allowed::Number(Range::below(0.0, 1.0));
+        /// The values of black and white in files of floats; auto finds out.
+        range: String = "auto".to_owned(), names!("range": "auto", "0..1", "-1..1", "0..255");
+        /// The order of the axes in array files; auto finds out.
+        layout: String = "auto".to_owned(), names!("layout": "auto", "NHWC", "NCHW", "NHW");
+        /// What a broken picture does: stop with its name, or be skipped with a line.
+        on_error: String = "stop".to_owned(), names!("reaction": "stop", "skip");
+        /// Memory for decoded pictures in MiB; 0 is a quarter of what is free. What does not fit is read again.
+        cache_mb: usize = 0, Allowed::Whole(0, MANY);
+    }
+}
+
+/// `center` is understood too.
+const CROP: Allowed = Allowed::Name(|text| {
+    let text = if text.eq_ignore_ascii_case("center") { "centre" } else { text };
+    one_of("crop", &["centre", "random", "none"], text)
+});
+
+section! {
+    /// The diffusion process, the loss and the reverse steps.
+    DiffusionSettings: "diffusion" {
+        /// How the noise variance beta grows over the time steps.
+        schedule: BetaSchedule = BetaSchedule::Linear, Allowed::Name(name_of::<BetaSchedule>);
+        /// T, the number of time steps.
+        timesteps: usize = 1000, Allowed::Whole(1, 1_000_000);
+        /// beta of the first step.
+        beta_start: f64 = 1e-4, Allowed::Number(Range::open(0.0, 1.0));
+        /// beta of the last step.
+        beta_end: f64 = 0.02, Allowed::Number(Range::open(0.0, 1.0));
+        /// What the network predicts: the noise, the picture, or v (Salimans and Ho 2022).
+        prediction: Prediction = Prediction::Eps, Allowed::Name(name_of::<Prediction>);
+        /// Variance of an ancestral reverse step: beta (fixed_large) or the posterior's (fixed_small).
+        variance: Variance = Variance::FixedLarge, Allowed::Name(name_of::<Variance>);
+        /// Clip the predicted picture to [-clip_range, clip_range] while sampling.
+        clip: bool = true, Allowed::Switch;
+        /// Where the predicted picture is clipped.
+        clip_range: f64 = 1.0, Allowed::Number(Range::above(0.0, 1e6));
+        /// The loss: squared, absolute or Huber's difference.
+        loss: Loss = Loss::L2, Allowed::Name(name_of::<Loss>);
+        /// Where Huber's loss turns from squared to absolute.
+        huber_delta: f64 = 1.0, Allowed::Number(Range::above(0.0, 1e6));
+    }
+}
+
+section! {
+    /// How weights follow from gradients.
+    OptimiserSettings: "optimiser" {
+        /// adamw, or adam, which has no weight decay.
+        kind: OptimiserKind = OptimiserKind::AdamW, Allowed::Name(name_of::<OptimiserKind>);
+        /// Learning rate after the warm-up.
+        lr: f64 = 2e-4, Allowed::Number(Range::above(0.0, 10.0));
+        /// Steps over which the learning rate grows.
+        warmup: u64 = 5000, Allowed::Whole(0, MANY);
+        /// How the learning rate runs after the warm-up, until train.steps.
+        decay: Decay = Decay::Constant, Allowed::Name(name_of::<Decay>);
+        /// What a decay leaves of lr at the end.
+        final_share: f64 = 0.0, Allowed::Number(Range::closed(0.0, 1.0));
+        /// Part of the old mean gradient that an update keeps.
+        beta_1: f64 = 0.9, Allowed::Number(Range::below(0.0, 1.0));
+        /// Part of the old mean square that an update keeps.
+        beta_2: f64 = 0.999, Allowed::Number(Range::below(0.0, 1.0));
+        /// Added to the root of the second moment.
+        eps: f64 = 1e-8, Allowed::Number(Range::above(0.0, 1.0));
+        /// Pull of the weights towards 0, times the learning rate.
+        weight_decay: f64 = 0.0, Allowed::Number(Range::closed(0.0, 10.0));
+        /// The gradient's norm is cut to this; 0 leaves it.
+        clip_norm: f64 = 1.0, Allowed::Number(Range::closed(0.0, 1e6));
+    }
+}
+
+section! {
+    /// The moving average of the weights, which samples best.
+    EmaSettings: "ema" {
+        /// Part of the old average that an update keeps; 0 makes the average the weights themselves.
+        decay: f64 = 0.9999, Allowed::Number(Range::below(0.0, 1.0));
+        /// Forget faster at first: the n-th update keeps min(decay, (1 + n) / (10 + n)).
+        warmup: bool = false, Allowed::Switch;
+    }
+}
+
+section! {
+    /// The run.
+    TrainSettings: "train" {
+        /// Name of the run's folder in runs/ where --out does not say.
+        name: String = "run".to_owned(), Allowed::Text;
+        /// Updates of the weights.
+        steps: u64 = 100_000, Allowed::Whole(1, MANY);
+        /// Pictures an update learns from.
+        batch: usize = 64, Allowed::Whole(1, 1_000_000);
+        /// Pictures that are in memory at once; 0 is the whole batch. Multiples of 16 give the same bits.
+        micro_batch: usize = 0, Allowed::Whole(0, 1_000_000);
+        /// Where all randomness comes from.
+        seed: u64 = 0, Allowed::Whole(0, i64::MAX);
+    }
+}
+
+section! {
+    /// When a checkpoint is written and how many stay.
+    CheckpointSettings: "checkpoint" {
+        /// Steps between checkpoints; 0 writes only the last.
+        every: u64 = 5000, Allowed::Whole(0, MANY);
+        /// How many of the newest stay.
+        keep: usize = 3, Allowed::Whole(1, MANY);
+        /// Multiples of this many steps stay for good; 0 for none.
+        keep_every: u64 = 0, Allowed::Whole(0, MANY);
+    }
+}
+
+section! {
+    /// What is written to metrics.jsonl.
+    LogSettings: "log" {
+        /// Steps between two lines.
+        every: u64 = 1, Allowed::Whole(1, MANY);
+    }
+}
+
+section! {
+    /// Pictures and the held-out loss while training, and the pictures at its end.
+    PreviewSettings: "preview" {
+        /// Steps between previews; 0 makes them only at the end.
+        every: u64 = 5000, Allowed::Whole(0, MANY);
+        /// Pictures in a preview; 0 for none.
+        count: usize = 64, Allowed::Whole(0, 4096);
+        /// DDIM steps of a preview.
+        steps: usize = 50, Allowed::Whole(1, 1_000_000);
+        /// Held-out pictures whose loss is measured, at most; 0 for none.
+        heldout: usize = 512, Allowed::Whole(0, MANY);
+    }
+}
