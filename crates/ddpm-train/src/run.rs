@@ -86,11 +86,7 @@ pub enum RunError {
 
 impl RunError {
     fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io {
-            operation,
-            path: path.to_owned(),
-            source,
-        }
+        Self::Io { operation, path: path.to_owned(), source }
     }
 }
 
@@ -127,9 +123,7 @@ impl RunDir {
     /// # Errors
     /// [`RunError::Exists`] if it holds a run, [`RunError::Io`] if it cannot be made.
     pub fn create(root: &Path) -> Result<Self, RunError> {
-        let run = Self {
-            root: root.to_owned(),
-        };
+        let run = Self { root: root.to_owned() };
         if run.holds_a_run() {
             return Err(RunError::Exists { path: run.root });
         }
@@ -142,14 +136,8 @@ impl RunDir {
     /// # Errors
     /// [`RunError::NotARun`] if there is no `config.toml` in it.
     pub fn open(root: &Path) -> Result<Self, RunError> {
-        let run = Self {
-            root: root.to_owned(),
-        };
-        if run.config().is_file() {
-            Ok(run)
-        } else {
-            Err(RunError::NotARun { path: run.root })
-        }
+        let run = Self { root: root.to_owned() };
+        if run.config().is_file() { Ok(run) } else { Err(RunError::NotARun { path: run.root }) }
     }
 
     /// Opens the run in `runs` that was last worked on.
@@ -157,9 +145,7 @@ impl RunDir {
     /// # Errors
     /// [`RunError::NoRuns`] if there is none.
     pub fn newest(runs: &Path) -> Result<Self, RunError> {
-        let none = || RunError::NoRuns {
-            runs: runs.to_owned(),
-        };
+        let none = || RunError::NoRuns { runs: runs.to_owned() };
         let listing = match fs::read_dir(runs) {
             Ok(listing) => listing,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(none()),
@@ -178,9 +164,7 @@ impl RunDir {
     }
 
     fn holds_a_run(&self) -> bool {
-        [self.config(), self.metrics(), self.checkpoints()]
-            .iter()
-            .any(|path| path.exists())
+        [self.config(), self.metrics(), self.checkpoints()].iter().any(|path| path.exists())
     }
 
     /// The directory itself.
@@ -190,11 +174,7 @@ impl RunDir {
 
     /// Its name, as in `runs/NAME`.
     pub fn name(&self) -> String {
-        self.root
-            .file_name()
-            .unwrap_or(self.root.as_os_str())
-            .to_string_lossy()
-            .into_owned()
+        self.root.file_name().unwrap_or(self.root.as_os_str()).to_string_lossy().into_owned()
     }
 
     /// `config.toml`.
@@ -237,8 +217,7 @@ impl RunDir {
     /// # Errors
     /// [`RunError::Io`] if it cannot be read.
     pub fn read_config(&self) -> Result<String, RunError> {
-        fs::read_to_string(self.config())
-            .map_err(|error| RunError::io("read", &self.config(), error))
+        fs::read_to_string(self.config()).map_err(|error| RunError::io("read", &self.config(), error))
     }
 
     /// Keeps other trainers out until the result is dropped or the process ends, however it ends.
@@ -247,17 +226,11 @@ impl RunDir {
     /// [`RunError::Locked`] if another trainer holds it.
     pub fn lock(&self) -> Result<RunLock, RunError> {
         let path = self.root.join(".lock");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path);
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(|error| RunError::io("open", &path, error))?;
         match file.try_lock() {
             Ok(()) => Ok(RunLock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(RunError::Locked {
-                path: self.root.clone(),
-            }),
+            Err(TryLockError::WouldBlock) => Err(RunError::Locked { path: self.root.clone() }),
             Err(TryLockError::Error(error)) => Err(RunError::io("lock", &path, error)),
         }
     }
@@ -278,23 +251,13 @@ mod tests {
     fn names_are_taken_in_turn() {
         let folder = tempfile::tempdir().unwrap();
         let runs = folder.path().join("runs");
-        let names: Vec<_> = (0..3)
-            .map(|_| RunDir::next_free(&runs, "digits").unwrap().name())
-            .collect();
+        let names: Vec<_> = (0..3).map(|_| RunDir::next_free(&runs, "digits").unwrap().name()).collect();
         assert_eq!(names, ["digits", "digits-2", "digits-3"]);
-        assert!(
-            matches!(RunDir::newest(&runs), Err(RunError::NoRuns { .. })),
-            "none of them has begun"
-        );
-        let second = RunDir {
-            root: runs.join("digits-2"),
-        };
+        assert!(matches!(RunDir::newest(&runs), Err(RunError::NoRuns { .. })), "none of them has begun");
+        let second = RunDir { root: runs.join("digits-2") };
         second.write_config("").unwrap();
         assert_eq!(RunDir::newest(&runs).unwrap(), second);
-        assert!(matches!(
-            RunDir::newest(&runs.join("none")),
-            Err(RunError::NoRuns { .. })
-        ));
+        assert!(matches!(RunDir::newest(&runs.join("none")), Err(RunError::NoRuns { .. })));
     }
 
     #[test]
@@ -304,12 +267,7 @@ mod tests {
             let run = RunDir::create(&runs.path().join(name)).unwrap();
             run.write_config("").unwrap();
             let then = SystemTime::now() - std::time::Duration::from_secs(age);
-            File::options()
-                .write(true)
-                .open(run.config())
-                .unwrap()
-                .set_modified(then)
-                .unwrap();
+            File::options().write(true).open(run.config()).unwrap().set_modified(then).unwrap();
         }
         assert_eq!(RunDir::newest(runs.path()).unwrap().name(), "a");
         fs::write(runs.path().join("c/metrics.jsonl"), "").unwrap();
@@ -320,19 +278,10 @@ mod tests {
     fn a_run_is_not_made_over_another() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::create(folder.path()).unwrap();
-        assert!(matches!(
-            RunDir::open(folder.path()),
-            Err(RunError::NotARun { .. })
-        ));
+        assert!(matches!(RunDir::open(folder.path()), Err(RunError::NotARun { .. })));
         run.write_config("a = 1\n").unwrap();
-        assert_eq!(
-            RunDir::open(folder.path()).unwrap().read_config().unwrap(),
-            "a = 1\n"
-        );
-        assert!(matches!(
-            RunDir::create(folder.path()),
-            Err(RunError::Exists { .. })
-        ));
+        assert_eq!(RunDir::open(folder.path()).unwrap().read_config().unwrap(), "a = 1\n");
+        assert!(matches!(RunDir::create(folder.path()), Err(RunError::Exists { .. })));
     }
 
     #[test]

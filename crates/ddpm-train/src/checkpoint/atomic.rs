@@ -84,9 +84,7 @@ pub fn put_aside(checkpoints: &Path, step: u64) -> Result<PathBuf, CheckpointErr
     if to.exists() {
         remove_folder(&to).context("remove", &to)?;
     }
-    fault::point()
-        .and_then(|()| fs::rename(&from, &to))
-        .context("put aside", &from)?;
+    fault::point().and_then(|()| fs::rename(&from, &to)).context("put aside", &from)?;
     Ok(to)
 }
 
@@ -95,12 +93,7 @@ pub fn put_aside(checkpoints: &Path, step: u64) -> Result<PathBuf, CheckpointErr
 ///
 /// # Errors
 /// [`CheckpointError::Io`] if one cannot be removed.
-pub fn prune(
-    checkpoints: &Path,
-    newest: u64,
-    keep: usize,
-    keep_every: u64,
-) -> Result<(), CheckpointError> {
+pub fn prune(checkpoints: &Path, newest: u64, keep: usize, keep_every: u64) -> Result<(), CheckpointError> {
     let mut steps = steps(checkpoints)?;
     steps.retain(|&step| step <= newest);
     let old = steps.len().saturating_sub(keep.max(1));
@@ -165,15 +158,8 @@ impl Staged {
         if folder.exists() {
             remove_folder(&folder).context("remove the unfinished", &folder)?;
         }
-        fault::point()
-            .and_then(|()| fs::create_dir_all(&folder))
-            .context("make", &folder)?;
-        Ok(Self {
-            parent: checkpoints.to_owned(),
-            folder,
-            step,
-            finished: false,
-        })
+        fault::point().and_then(|()| fs::create_dir_all(&folder)).context("make", &folder)?;
+        Ok(Self { parent: checkpoints.to_owned(), folder, step, finished: false })
     }
 
     /// Writes one file, brings it to the disk, and returns its length and hash.
@@ -188,20 +174,13 @@ impl Staged {
         let path = self.folder.join(name);
         let attempt = || {
             fault::point()?;
-            let mut out = Hashing {
-                file: File::create_new(&path)?,
-                bytes: 0,
-                hash: blake3::Hasher::new(),
-            };
+            let mut out = Hashing { file: File::create_new(&path)?, bytes: 0, hash: blake3::Hasher::new() };
             let mut buffered = BufWriter::with_capacity(1 << 20, &mut out);
             write(&mut buffered)?;
             buffered.flush()?;
             drop(buffered);
             fault::sync(&out.file)?;
-            Ok(FileRecord {
-                bytes: out.bytes,
-                blake3: out.hash.finalize().to_hex().to_string(),
-            })
+            Ok(FileRecord { bytes: out.bytes, blake3: out.hash.finalize().to_hex().to_string() })
         };
         attempt().context("write", &path)
     }
@@ -214,9 +193,7 @@ impl Staged {
         let target = self.parent.join(step_name(self.step));
         let attempt = || {
             sync_folder(&self.folder)?;
-            let replaced = self
-                .parent
-                .join(format!(".{}.removed", step_name(self.step)));
+            let replaced = self.parent.join(format!(".{}.removed", step_name(self.step)));
             let replaces = target.exists();
             if replaces {
                 if replaced.exists() {
@@ -293,14 +270,7 @@ mod tests {
         assert_eq!(step_name(500), "step-000500");
         assert_eq!(step_of("step-000500"), Some(500));
         assert_eq!(step_of("step-1234567"), Some(1_234_567));
-        for other in [
-            "step-500",
-            "step-+00500",
-            ".step-000500.partial",
-            "damaged-step-000500",
-            "step-",
-            "steps",
-        ] {
+        for other in ["step-500", "step-+00500", ".step-000500.partial", "damaged-step-000500", "step-", "steps"] {
             assert_eq!(step_of(other), None, "{other}");
         }
     }
@@ -314,11 +284,7 @@ mod tests {
         }
         assert_eq!(steps(folder.path()).unwrap(), [4, 8, 9, 10]);
         prune(folder.path(), 10, 0, 0).unwrap();
-        assert_eq!(
-            steps(folder.path()).unwrap(),
-            [10],
-            "the newest always stays"
-        );
+        assert_eq!(steps(folder.path()).unwrap(), [10], "the newest always stays");
     }
 
     #[test]
@@ -336,20 +302,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         make(folder.path(), 7);
         drop(Staged::begin(folder.path(), 8).unwrap());
-        assert!(
-            !folder.path().join(".step-000008.partial").exists(),
-            "dropped, it is removed"
-        );
+        assert!(!folder.path().join(".step-000008.partial").exists(), "dropped, it is removed");
         for name in [".step-000009.partial", ".step-000003.removed", ".git"] {
             fs::create_dir(folder.path().join(name)).unwrap();
             fs::write(folder.path().join(name).join("file"), "half").unwrap();
         }
         remove_unfinished(folder.path()).unwrap();
-        let left: Vec<_> = entries(folder.path())
-            .unwrap()
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect();
+        let left: Vec<_> = entries(folder.path()).unwrap().into_iter().map(|(name, _)| name).collect();
         assert_eq!(left, [".git", "step-000007"]);
     }
 

@@ -60,14 +60,7 @@ pub(super) struct Manifest {
 impl Manifest {
     pub(super) fn new(state: State, files: BTreeMap<String, FileRecord>) -> Self {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Self {
-            format: FORMAT,
-            version,
-            state,
-            files,
-            blake3: String::new(),
-        }
-        .sealed()
+        Self { format: FORMAT, version, state, files, blake3: String::new() }.sealed()
     }
 
     fn sealed(mut self) -> Self {
@@ -101,9 +94,7 @@ impl Manifest {
             format: u64,
         }
 
-        let json = |error: serde_json::Error| Damage::Json {
-            reason: error.to_string(),
-        };
+        let json = |error: serde_json::Error| Damage::Json { reason: error.to_string() };
         let OnlyFormat { format } = serde_json::from_slice(bytes).map_err(json)?;
         if format != FORMAT {
             return Err(Damage::Format { got: format });
@@ -111,10 +102,7 @@ impl Manifest {
         let manifest: Self = serde_json::from_slice(bytes).map_err(json)?;
         let sealed = manifest.clone().sealed();
         if sealed.blake3 != manifest.blake3 {
-            return Err(Damage::Hash {
-                expected: manifest.blake3,
-                got: sealed.blake3,
-            });
+            return Err(Damage::Hash { expected: manifest.blake3, got: sealed.blake3 });
         }
         if manifest.text().as_bytes() != bytes {
             return Err(Damage::Rewritten);
@@ -129,10 +117,7 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
-        let record = FileRecord {
-            bytes: 12,
-            blake3: blake3::hash(b"x").to_hex().to_string(),
-        };
+        let record = FileRecord { bytes: 12, blake3: blake3::hash(b"x").to_hex().to_string() };
         let state = State {
             step: 500,
             images: 32_000,
@@ -143,19 +128,13 @@ mod tests {
             data: "d".to_owned(),
             config: "c".to_owned(),
         };
-        Manifest::new(
-            state,
-            BTreeMap::from([("weights.safetensors".to_owned(), record)]),
-        )
+        Manifest::new(state, BTreeMap::from([("weights.safetensors".to_owned(), record)]))
     }
 
     #[test]
     fn what_is_written_is_read() {
         let manifest = manifest();
-        assert_eq!(
-            Manifest::parse(manifest.text().as_bytes()).unwrap(),
-            manifest
-        );
+        assert_eq!(Manifest::parse(manifest.text().as_bytes()).unwrap(), manifest);
     }
 
     #[test]
@@ -174,9 +153,6 @@ mod tests {
     #[test]
     fn a_newer_format_is_named() {
         let newer = manifest().text().replace("\"format\": 1", "\"format\": 2");
-        assert!(matches!(
-            Manifest::parse(newer.as_bytes()),
-            Err(Damage::Format { got: 2 })
-        ));
+        assert!(matches!(Manifest::parse(newer.as_bytes()), Err(Damage::Format { got: 2 })));
     }
 }

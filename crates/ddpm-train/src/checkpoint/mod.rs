@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 pub use atomic::{Staged, prune, put_aside, remove_unfinished, step_name, step_of, steps};
 pub use manifest::{FORMAT, FileRecord, STATE, State};
-pub use tensors::{Entry, Source, Target, TensorsError, read, write};
+pub use tensors::{Entry, ReadFlat, Source, Target, TensorsError, WriteFlat, read, write};
 
 use manifest::Manifest;
 
@@ -122,18 +122,11 @@ pub enum Damage {
 
 impl CheckpointError {
     fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io {
-            operation,
-            path: path.to_owned(),
-            source,
-        }
+        Self::Io { operation, path: path.to_owned(), source }
     }
 
     fn damaged(path: &Path, damage: Damage) -> Self {
-        Self::Damaged {
-            path: path.to_owned(),
-            damage,
-        }
+        Self::Damaged { path: path.to_owned(), damage }
     }
 }
 
@@ -168,7 +161,6 @@ impl fmt::Display for Weights {
 }
 
 /// What [`save`] writes. The four buffers are flat, with the tensors where `entries` say.
-#[derive(Debug)]
 pub struct Contents<'a> {
     /// Step, counters and names; its `config` is filled in by [`save`].
     pub state: State,
@@ -177,13 +169,19 @@ pub struct Contents<'a> {
     /// Names, shapes and places of the tensors.
     pub entries: &'a [Entry<'a>],
     /// Parameters.
-    pub weights: &'a [f32],
+    pub weights: &'a dyn ReadFlat,
     /// Their moving average.
-    pub ema: &'a [f32],
+    pub ema: &'a dyn ReadFlat,
     /// Adam's first moment.
-    pub m: &'a [f32],
+    pub m: &'a dyn ReadFlat,
     /// Adam's second moment.
-    pub v: &'a [f32],
+    pub v: &'a dyn ReadFlat,
+}
+
+impl fmt::Debug for Contents<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contents").field("state", &self.state).finish_non_exhaustive()
+    }
 }
 
 /// Writes a checkpoint into the folder `checkpoints` and returns its own folder, `checkpoints/step-000500`.
@@ -194,36 +192,13 @@ pub struct Contents<'a> {
 /// # Errors
 /// [`CheckpointError::Io`]; what was written so far is removed.
 pub fn save(checkpoints: &Path, contents: Contents<'_>) -> Result<PathBuf, CheckpointError> {
-    let Contents {
-        mut state,
-        config,
-        entries,
-        weights,
-        ema,
-        m,
-        v,
-    } = contents;
+    let Contents { mut state, config, entries, weights, ema, m, v } = contents;
     let staged = Staged::begin(checkpoints, state.step)?;
     let mut files = BTreeMap::new();
     let tensors: [(&str, &[Source<'_>]); 3] = [
-        (
-            WEIGHTS,
-            &[Source {
-                prefix: "",
-                data: weights,
-            }],
-        ),
-        (
-            EMA,
-            &[Source {
-                prefix: "",
-                data: ema,
-            }],
-        ),
-        (
-            MOMENTS,
-            &[Source { prefix: M, data: m }, Source { prefix: V, data: v }],
-        ),
+        (WEIGHTS, &[Source { prefix: "", data: weights }]),
+        (EMA, &[Source { prefix: "", data: ema }]),
+        (MOMENTS, &[Source { prefix: M, data: m }, Source { prefix: V, data: v }]),
     ];
     for (name, sources) in tensors {
         let record = staged.file(name, |mut out| tensors::write(&mut out, entries, sources))?;
@@ -254,17 +229,9 @@ impl Checkpoint {
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join(STATE);
         let mut text = Vec::new();
-        open(&path)?
-            .take(MAX_TEXT)
-            .read_to_end(&mut text)
-            .context("read", &path)?;
-        let manifest =
-            Manifest::parse(&text).map_err(|damage| CheckpointError::damaged(&path, damage))?;
-        let checkpoint = Self {
-            folder: folder.to_owned(),
-            manifest,
-            config: String::new(),
-        };
+        open(&path)?.take(MAX_TEXT).read_to_end(&mut text).context("read", &path)?;
+        let manifest = Manifest::parse(&text).map_err(|damage| CheckpointError::damaged(&path, damage))?;
+        let checkpoint = Self { folder: folder.to_owned(), manifest, config: String::new() };
         for name in [WEIGHTS, EMA, MOMENTS, CONFIG] {
             checkpoint.record(name)?;
         }
@@ -272,10 +239,7 @@ impl Checkpoint {
             let reason = error.utf8_error().to_string();
             CheckpointError::damaged(&folder.join(CONFIG), Damage::Json { reason })
         })?;
-        Ok(Self {
-            config,
-            ..checkpoint
-        })
+        Ok(Self { config, ..checkpoint })
     }
 
     /// Where the run stood.
@@ -305,11 +269,7 @@ impl Checkpoint {
 
     /// Bytes of all its files but `state.json`.
     pub fn bytes(&self) -> u64 {
-        self.manifest
-            .files
-            .values()
-            .map(|record| record.bytes)
-            .sum()
+        self.manifest.files.values().map(|record| record.bytes).sum()
     }
 
     /// Reads every file and compares it with its hash.
@@ -321,8 +281,7 @@ impl Checkpoint {
             let path = self.path(name)?;
             let mut hash = blake3::Hasher::new();
             let file = sized(&path, record.bytes)?;
-            hash.update_reader(file.take(record.bytes))
-                .context("read", &path)?;
+            hash.update_reader(file.take(record.bytes)).context("read", &path)?;
             check(&path, record, &hash.finalize())?;
         }
         Ok(())
@@ -336,7 +295,7 @@ impl Checkpoint {
         &self,
         which: Weights,
         entries: &[Entry<'_>],
-        data: &mut [f32],
+        data: &mut dyn WriteFlat,
     ) -> Result<(), CheckpointError> {
         let name = match which {
             Weights::Raw => WEIGHTS,
@@ -352,14 +311,10 @@ impl Checkpoint {
     pub fn read_moments(
         &self,
         entries: &[Entry<'_>],
-        m: &mut [f32],
-        v: &mut [f32],
+        m: &mut dyn WriteFlat,
+        v: &mut dyn WriteFlat,
     ) -> Result<(), CheckpointError> {
-        self.read_tensors(
-            MOMENTS,
-            entries,
-            &mut [Target { prefix: M, data: m }, Target { prefix: V, data: v }],
-        )
+        self.read_tensors(MOMENTS, entries, &mut [Target { prefix: M, data: m }, Target { prefix: V, data: v }])
     }
 
     fn read_tensors(
@@ -369,10 +324,8 @@ impl Checkpoint {
         targets: &mut [Target<'_>],
     ) -> Result<(), CheckpointError> {
         let bytes = self.file(name)?;
-        tensors::read(&bytes, entries, targets).map_err(|reason| CheckpointError::Mismatch {
-            path: self.folder.join(name),
-            reason,
-        })
+        tensors::read(&bytes, entries, targets)
+            .map_err(|reason| CheckpointError::Mismatch { path: self.folder.join(name), reason })
     }
 
     /// The bytes of a file, which are those that were written.
@@ -381,18 +334,14 @@ impl Checkpoint {
         let path = self.path(name)?;
         let file = sized(&path, record.bytes)?;
         let mut bytes = Vec::with_capacity(record.bytes as usize);
-        file.take(record.bytes)
-            .read_to_end(&mut bytes)
-            .context("read", &path)?;
+        file.take(record.bytes).read_to_end(&mut bytes).context("read", &path)?;
         check(&path, record, &blake3::hash(&bytes))?;
         Ok(bytes)
     }
 
     fn record(&self, name: &str) -> Result<&FileRecord, CheckpointError> {
         self.manifest.files.get(name).ok_or_else(|| {
-            let damage = Damage::Unlisted {
-                name: name.to_owned(),
-            };
+            let damage = Damage::Unlisted { name: name.to_owned() };
             CheckpointError::damaged(&self.folder.join(STATE), damage)
         })
     }
@@ -400,9 +349,7 @@ impl Checkpoint {
     /// The path of a listed file, which must lie in this folder whatever the list says.
     fn path(&self, name: &str) -> Result<PathBuf, CheckpointError> {
         if name.starts_with('.') || name.contains(['/', '\\', ':']) {
-            let damage = Damage::Json {
-                reason: format!("{name:?} is no name of a file of a checkpoint"),
-            };
+            let damage = Damage::Json { reason: format!("{name:?} is no name of a file of a checkpoint") };
             return Err(CheckpointError::damaged(&self.folder.join(STATE), damage));
         }
         Ok(self.folder.join(name))
@@ -421,10 +368,7 @@ fn sized(path: &Path, expected: u64) -> Result<File, CheckpointError> {
     let file = open(path)?;
     let got = file.metadata().context("read", path)?.len();
     if got != expected {
-        return Err(CheckpointError::damaged(
-            path,
-            Damage::Length { expected, got },
-        ));
+        return Err(CheckpointError::damaged(path, Damage::Length { expected, got }));
     }
     Ok(file)
 }
@@ -432,10 +376,7 @@ fn sized(path: &Path, expected: u64) -> Result<File, CheckpointError> {
 fn check(path: &Path, record: &FileRecord, hash: &blake3::Hash) -> Result<(), CheckpointError> {
     let got = hash.to_hex();
     if got.as_str() != record.blake3 {
-        let damage = Damage::Hash {
-            expected: record.blake3.clone(),
-            got: got.to_string(),
-        };
+        let damage = Damage::Hash { expected: record.blake3.clone(), got: got.to_string() };
         return Err(CheckpointError::damaged(path, damage));
     }
     Ok(())
@@ -464,9 +405,7 @@ impl Newest {
             }
             None => "there is no other".to_owned(),
         };
-        Some(format!(
-            "the checkpoint of step {step} cannot be used: {error}{more}; {instead}"
-        ))
+        Some(format!("the checkpoint of step {step} cannot be used: {error}{more}; {instead}"))
     }
 }
 
@@ -478,9 +417,7 @@ pub fn newest(checkpoints: &Path) -> Result<Newest, CheckpointError> {
     let mut found = Newest::default();
     for step in steps(checkpoints)?.into_iter().rev() {
         let folder = checkpoints.join(step_name(step));
-        match Checkpoint::open(&folder)
-            .and_then(|checkpoint| checkpoint.verify().map(|()| checkpoint))
-        {
+        match Checkpoint::open(&folder).and_then(|checkpoint| checkpoint.verify().map(|()| checkpoint)) {
             Ok(checkpoint) => {
                 found.checkpoint = Some(checkpoint);
                 break;

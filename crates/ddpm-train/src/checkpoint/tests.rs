@@ -3,46 +3,18 @@
 use super::*;
 use std::fs;
 
-const ENTRIES: [Entry<'static>; 2] = [
-    Entry {
-        name: "conv.weight",
-        shape: &[3, 5],
-        start: 0,
-    },
-    Entry {
-        name: "conv.bias",
-        shape: &[3],
-        start: 16,
-    },
-];
+const ENTRIES: [Entry<'static>; 2] =
+    [Entry { name: "conv.weight", shape: &[3, 5], start: 0 }, Entry { name: "conv.bias", shape: &[3], start: 16 }];
 
 fn numbers(step: u64, salt: f32) -> Vec<f32> {
     (0..19).map(|i| step as f32 + salt * i as f32).collect()
 }
 
 fn save_step(checkpoints: &Path, step: u64) -> Result<PathBuf, CheckpointError> {
-    let state = State {
-        step,
-        images: 64 * step,
-        ema_updates: step,
-        isa: "portable".to_owned(),
-        ..State::default()
-    };
-    let (weights, ema, m, v) = (
-        numbers(step, 0.1),
-        numbers(step, 0.2),
-        numbers(step, 0.3),
-        numbers(step, 0.4),
-    );
-    let contents = Contents {
-        state,
-        config: "seed = 1\n",
-        entries: &ENTRIES,
-        weights: &weights,
-        ema: &ema,
-        m: &m,
-        v: &v,
-    };
+    let state = State { step, images: 64 * step, ema_updates: step, isa: "portable".to_owned(), ..State::default() };
+    let (weights, ema, m, v) = (numbers(step, 0.1), numbers(step, 0.2), numbers(step, 0.3), numbers(step, 0.4));
+    let contents =
+        Contents { state, config: "seed = 1\n", entries: &ENTRIES, weights: &weights, ema: &ema, m: &m, v: &v };
     save(checkpoints, contents)
 }
 
@@ -51,44 +23,23 @@ fn assert_holds(checkpoint: &Checkpoint, step: u64) {
     assert_eq!(checkpoint.state().step, step);
     let mut data = [vec![0.0; 19], vec![0.0; 19], vec![0.0; 19], vec![0.0; 19]];
     let [weights, ema, m, v] = &mut data;
-    checkpoint
-        .read_weights(Weights::Raw, &ENTRIES, weights)
-        .unwrap();
-    checkpoint
-        .read_weights(Weights::Ema, &ENTRIES, ema)
-        .unwrap();
+    checkpoint.read_weights(Weights::Raw, &ENTRIES, weights).unwrap();
+    checkpoint.read_weights(Weights::Ema, &ENTRIES, ema).unwrap();
     checkpoint.read_moments(&ENTRIES, m, v).unwrap();
     for (read, salt) in data.iter().zip([0.1, 0.2, 0.3, 0.4]) {
         let saved = numbers(step, salt);
-        assert!(
-            ENTRIES
-                .iter()
-                .all(|entry| read[entry.range()] == saved[entry.range()])
-        );
+        assert!(ENTRIES.iter().all(|entry| read[entry.range()] == saved[entry.range()]));
     }
 }
 
 fn bytes_of(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let files = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    files
-        .map(|path| {
-            (
-                path.file_name().unwrap().to_str().unwrap().to_owned(),
-                fs::read(path).unwrap(),
-            )
-        })
-        .collect()
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(path).unwrap())).collect()
 }
 
 /// All cases under `DDPM_TORTURE=full`, every `stride`-th otherwise.
 fn torture_stride(stride: usize) -> usize {
-    if std::env::var("DDPM_TORTURE").is_ok_and(|value| value == "full") {
-        1
-    } else {
-        stride
-    }
+    if std::env::var("DDPM_TORTURE").is_ok_and(|value| value == "full") { 1 } else { stride }
 }
 
 #[test]
@@ -96,10 +47,7 @@ fn the_same_contents_give_the_same_bytes_anywhere() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let first = bytes_of(&save_step(one.path(), 3).unwrap());
     assert_eq!(first.len(), 5);
-    assert_eq!(
-        first,
-        bytes_of(&save_step(&two.path().join("elsewhere"), 3).unwrap())
-    );
+    assert_eq!(first, bytes_of(&save_step(&two.path().join("elsewhere"), 3).unwrap()));
 }
 
 #[test]
@@ -111,10 +59,7 @@ fn it_reads_back_and_knows_its_own_hash() {
     assert_holds(&four, 4);
     assert_eq!(three.config(), "seed = 1\n");
     assert_ne!(three.hash(), four.hash());
-    assert_eq!(
-        three.state().config,
-        blake3::hash(b"seed = 1\n").to_hex().as_str()
-    );
+    assert_eq!(three.state().config, blake3::hash(b"seed = 1\n").to_hex().as_str());
 }
 
 #[test]
@@ -122,30 +67,11 @@ fn another_network_is_a_mismatch_that_names_the_tensor() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = Checkpoint::open(&save_step(folder.path(), 3).unwrap()).unwrap();
     let mut data = vec![0.0; 64];
-    let wider = [
-        Entry {
-            name: "conv.weight",
-            shape: &[6, 5],
-            start: 0,
-        },
-        ENTRIES[1],
-    ];
-    let error = checkpoint
-        .read_weights(Weights::Raw, &wider, &mut data)
-        .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("`conv.weight` has shape [3, 5], the network's has [6, 5]"),
-        "{error}"
-    );
-    let error = checkpoint
-        .read_weights(Weights::Raw, &ENTRIES[..1], &mut data)
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("`conv.bias` is not one of"),
-        "{error}"
-    );
+    let wider = [Entry { name: "conv.weight", shape: &[6, 5], start: 0 }, ENTRIES[1]];
+    let error = checkpoint.read_weights(Weights::Raw, &wider, &mut data).unwrap_err();
+    assert!(error.to_string().contains("`conv.weight` has shape [3, 5], the network's has [6, 5]"), "{error}");
+    let error = checkpoint.read_weights(Weights::Raw, &ENTRIES[..1], &mut data).unwrap_err();
+    assert!(error.to_string().contains("`conv.bias` is not one of"), "{error}");
     assert!(data.iter().all(|&x| x == 0.0), "nothing was read");
 }
 
@@ -177,28 +103,19 @@ fn a_kill_at_any_instant_loses_nothing() {
             match &found.checkpoint {
                 Some(checkpoint) if checkpoint.state().step == 3 => assert_holds(checkpoint, 3),
                 Some(checkpoint) if scenario != "first" => assert_holds(checkpoint, 2),
-                other => assert!(
-                    scenario == "first" && other.is_none() && !survived,
-                    "{scenario} at {killed_at}"
-                ),
+                other => assert!(scenario == "first" && other.is_none() && !survived, "{scenario} at {killed_at}"),
             }
             remove_unfinished(checkpoints).unwrap();
             save_step(checkpoints, 3).unwrap();
             prune(checkpoints, 3, 1, 0).unwrap();
-            let names: Vec<_> = fs::read_dir(checkpoints)
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name())
-                .collect();
+            let names: Vec<_> = fs::read_dir(checkpoints).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             assert_eq!(names, ["step-000003"], "{scenario} at {killed_at}");
             if survived {
                 break;
             }
             killed_at += 1;
         }
-        assert!(
-            killed_at >= 15,
-            "{scenario}: {killed_at} points are fewer than the writes and syncs of five files"
-        );
+        assert!(killed_at >= 15, "{scenario}: {killed_at} points are fewer than the writes and syncs of five files");
     }
 }
 
@@ -218,11 +135,7 @@ fn a_full_disk_at_any_instant_is_an_error_and_loses_nothing() {
         fault::fail_at(None, false);
         assert!(error.to_string().contains("step-000002"), "{error}");
         let found = newest(checkpoints).unwrap();
-        assert!(
-            found.passed_over.is_empty(),
-            "at {at}: {:?}",
-            found.report()
-        );
+        assert!(found.passed_over.is_empty(), "at {at}: {:?}", found.report());
         let unfinished = fs::read_dir(checkpoints).unwrap().any(|entry| {
             let name = entry.unwrap().file_name();
             name.to_string_lossy().ends_with(".partial")
@@ -244,10 +157,7 @@ fn a_damaged_newest_falls_back_and_is_put_aside() {
     fs::write(folder.path().join("step-000002").join(WEIGHTS), bytes).unwrap();
     let found = newest(folder.path()).unwrap();
     let report = found.report().unwrap();
-    assert!(
-        report.contains("step 3") && report.contains("missing") && report.contains("of step 1"),
-        "{report}"
-    );
+    assert!(report.contains("step 3") && report.contains("missing") && report.contains("of step 1"), "{report}");
     assert_holds(&found.checkpoint.unwrap(), 1);
     for (step, _) in &found.passed_over {
         put_aside(folder.path(), *step).unwrap();
@@ -268,10 +178,7 @@ fn truncations_of_any_file_are_detected() {
     for (name, whole) in &files {
         for length in (0..whole.len()).step_by(step) {
             fs::write(checkpoint.join(name), &whole[..length]).unwrap();
-            assert!(
-                newest(folder.path()).unwrap().checkpoint.is_none(),
-                "{name} cut to {length} bytes"
-            );
+            assert!(newest(folder.path()).unwrap().checkpoint.is_none(), "{name} cut to {length} bytes");
             tried += 1;
         }
         fs::write(checkpoint.join(name), whole).unwrap();
@@ -287,10 +194,7 @@ fn flipped_bits_of_any_file_are_detected() {
     let files = bytes_of(&checkpoint);
     let bits: usize = files.values().map(|bytes| 8 * bytes.len()).sum();
     let stride = torture_stride(10);
-    let chosen: Vec<usize> = (0..2000)
-        .step_by(stride)
-        .map(|i| i * bits / 2000 + i % 8)
-        .collect();
+    let chosen: Vec<usize> = (0..2000).step_by(stride).map(|i| i * bits / 2000 + i % 8).collect();
     let (mut first, mut tried) = (0, 0);
     for (name, whole) in &files {
         let here = first..first + 8 * whole.len();
@@ -298,11 +202,7 @@ fn flipped_bits_of_any_file_are_detected() {
             let mut flipped = whole.clone();
             flipped[(bit - first) / 8] ^= 1 << ((bit - first) % 8);
             fs::write(checkpoint.join(name), flipped).unwrap();
-            assert!(
-                newest(folder.path()).unwrap().checkpoint.is_none(),
-                "bit {} of {name}",
-                bit - first
-            );
+            assert!(newest(folder.path()).unwrap().checkpoint.is_none(), "bit {} of {name}", bit - first);
             tried += 1;
         }
         fs::write(checkpoint.join(name), whole).unwrap();

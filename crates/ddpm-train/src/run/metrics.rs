@@ -39,9 +39,7 @@ impl Metrics {
         let kept = text
             .split_inclusive(|&byte| byte == b'\n')
             .take_while(|line| line.ends_with(b"\n"))
-            .take_while(|line| {
-                serde_json::from_slice::<Line>(line).is_ok_and(|line| line.step <= step)
-            })
+            .take_while(|line| serde_json::from_slice::<Line>(line).is_ok_and(|line| line.step <= step))
             .map(<[u8]>::len)
             .sum::<usize>();
         let attempt = || {
@@ -52,11 +50,7 @@ impl Metrics {
             Ok(file)
         };
         let file = attempt().map_err(|error| RunError::io("open", path, error))?;
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-            line: Vec::with_capacity(512),
-        })
+        Ok(Self { file, path: path.to_owned(), line: Vec::with_capacity(512) })
     }
 
     /// Adds a line.
@@ -65,12 +59,9 @@ impl Metrics {
     /// [`RunError::Io`] if it cannot be written.
     pub fn append(&mut self, line: &impl Serialize) -> Result<(), RunError> {
         self.line.clear();
-        serde_json::to_writer(&mut self.line, line)
-            .map_err(|error| RunError::io("write", &self.path, error.into()))?;
+        serde_json::to_writer(&mut self.line, line).map_err(|error| RunError::io("write", &self.path, error.into()))?;
         self.line.push(b'\n');
-        self.file
-            .write_all(&self.line)
-            .map_err(|error| RunError::io("write", &self.path, error))
+        self.file.write_all(&self.line).map_err(|error| RunError::io("write", &self.path, error))
     }
 
     /// Brings all lines to the disk, as before a checkpoint that presumes them.
@@ -78,9 +69,7 @@ impl Metrics {
     /// # Errors
     /// [`RunError::Io`] if that fails.
     pub fn sync(&self) -> Result<(), RunError> {
-        self.file
-            .sync_data()
-            .map_err(|error| RunError::io("write", &self.path, error))
+        self.file.sync_data().map_err(|error| RunError::io("write", &self.path, error))
     }
 }
 
@@ -99,32 +88,19 @@ mod tests {
         let path = folder.path().join("metrics.jsonl");
         let mut metrics = Metrics::open(&path, 0).unwrap();
         for step in 1..=5 {
-            metrics
-                .append(&serde_json::json!({ "step": step, "loss": 0.5 }))
-                .unwrap();
+            metrics.append(&serde_json::json!({ "step": step, "loss": 0.5 })).unwrap();
         }
         metrics.sync().unwrap();
         let mut metrics = Metrics::open(&path, 3).unwrap();
-        metrics
-            .append(&serde_json::json!({ "step": 4, "loss": 0.5 }))
-            .unwrap();
-        assert_eq!(
-            fs::read_to_string(&path).unwrap(),
-            (1..=4).map(line).collect::<String>()
-        );
+        metrics.append(&serde_json::json!({ "step": 4, "loss": 0.5 })).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), (1..=4).map(line).collect::<String>());
     }
 
     #[test]
     fn a_torn_or_foreign_line_ends_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        for tail in [
-            "{\"step\":2",
-            "{\"step\":2}",
-            "\0\0\0\n",
-            "{\"loss\":1}\n{\"step\":3}\n",
-            "\u{fffd}\n",
-        ] {
+        for tail in ["{\"step\":2", "{\"step\":2}", "\0\0\0\n", "{\"loss\":1}\n{\"step\":3}\n", "\u{fffd}\n"] {
             fs::write(&path, line(1) + tail).unwrap();
             Metrics::open(&path, 9).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), line(1), "{tail:?}");

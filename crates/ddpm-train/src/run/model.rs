@@ -48,34 +48,21 @@ impl Model {
     /// [`RunError::NotAModel`] says what was looked for; [`RunError::NoCheckpoint`] for a run before its first;
     /// [`RunError::Pickle`] for weights in `.bin` only; and what reading a checkpoint returns.
     pub fn find(path: &Path) -> Result<Self, Error> {
-        let not_a_model = |reason| RunError::NotAModel {
-            path: path.to_owned(),
-            reason,
-        };
+        let not_a_model = |reason| RunError::NotAModel { path: path.to_owned(), reason };
         match fs::metadata(path) {
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
                 return Err(not_a_model("there is nothing of that name").into());
             }
             Err(source) => return Err(RunError::io("read", path, source).into()),
             Ok(metadata) if !metadata.is_dir() => {
-                return Err(not_a_model(
-                    "it is a file; a run, a checkpoint or a diffusers folder is needed",
-                )
-                .into());
+                return Err(not_a_model("it is a file; a run, a checkpoint or a diffusers folder is needed").into());
             }
             Ok(_) => {}
         }
         if path.join(STATE).is_file() || is_step(path) {
             let checkpoint = Box::new(Checkpoint::open(path)?);
-            let run = path
-                .parent()
-                .and_then(Path::parent)
-                .and_then(|root| RunDir::open(root).ok());
-            return Ok(Self::Checkpoint {
-                checkpoint,
-                run,
-                report: None,
-            });
+            let run = path.parent().and_then(Path::parent).and_then(|root| RunDir::open(root).ok());
+            return Ok(Self::Checkpoint { checkpoint, run, report: None });
         }
         let run = RunDir::open(path).or_else(|error| match path.parent() {
             Some(parent) if path.ends_with("checkpoints") => RunDir::open(parent),
@@ -99,15 +86,8 @@ impl Model {
         let mut found = checkpoint::newest(&run.checkpoints())?;
         let report = found.report();
         match found.checkpoint.take() {
-            Some(checkpoint) => Ok(Self::Checkpoint {
-                checkpoint: Box::new(checkpoint),
-                run: Some(run),
-                report,
-            }),
-            None if found.passed_over.is_empty() => Err(RunError::NoCheckpoint {
-                path: run.root().to_owned(),
-            }
-            .into()),
+            Some(checkpoint) => Ok(Self::Checkpoint { checkpoint: Box::new(checkpoint), run: Some(run), report }),
+            None if found.passed_over.is_empty() => Err(RunError::NoCheckpoint { path: run.root().to_owned() }.into()),
             None => Err(found.passed_over.swap_remove(0).1.into()),
         }
     }
@@ -115,10 +95,7 @@ impl Model {
 
 /// Whether a path is named like a checkpoint, if not one that can be read.
 fn is_step(path: &Path) -> bool {
-    path.file_name()
-        .and_then(|name| name.to_str())
-        .and_then(checkpoint::step_of)
-        .is_some()
+    path.file_name().and_then(|name| name.to_str()).and_then(checkpoint::step_of).is_some()
 }
 
 impl DiffusersFolder {
@@ -133,29 +110,14 @@ impl DiffusersFolder {
         } else if path.join("config.json").is_file() {
             // `unet/` itself has its scheduler beside it; an old folder has all files in one place.
             let within = path.file_name().is_some_and(|name| name == "unet");
-            (
-                path,
-                if within {
-                    path.parent().unwrap_or(path)
-                } else {
-                    path
-                },
-            )
+            (path, if within { path.parent().unwrap_or(path) } else { path })
         } else {
             return Ok(None);
         };
-        let scheduler = [
-            root.join("scheduler").join(SCHEDULER),
-            network.join(SCHEDULER),
-            root.join(SCHEDULER),
-        ]
-        .into_iter()
-        .find(|path| path.is_file());
-        Ok(Some(Self {
-            config: network.join("config.json"),
-            weights: weights_in(network)?,
-            scheduler,
-        }))
+        let scheduler = [root.join("scheduler").join(SCHEDULER), network.join(SCHEDULER), root.join(SCHEDULER)]
+            .into_iter()
+            .find(|path| path.is_file());
+        Ok(Some(Self { config: network.join("config.json"), weights: weights_in(network)?, scheduler }))
     }
 }
 
@@ -166,15 +128,10 @@ fn weights_in(network: &Path) -> Result<PathBuf, RunError> {
         return Ok(plain);
     }
     let listing = fs::read_dir(network).map_err(|error| RunError::io("list", network, error))?;
-    let mut files: Vec<PathBuf> = listing
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect();
+    let mut files: Vec<PathBuf> = listing.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.sort_unstable();
     let named = |path: &Path, extension: &str| {
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         name.starts_with(WEIGHTS_STEM) && path.extension().is_some_and(|found| found == extension)
     };
     if let Some(variant) = files.iter().find(|path| named(path, "safetensors")) {
@@ -212,48 +169,19 @@ mod tests {
     fn every_form_of_a_diffusers_folder() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
-        touch(
-            root,
-            &[
-                "p/model_index.json",
-                "p/unet/config.json",
-                "p/unet/diffusion_pytorch_model.safetensors",
-            ],
-        );
+        touch(root, &["p/model_index.json", "p/unet/config.json", "p/unet/diffusion_pytorch_model.safetensors"]);
         touch(root, &["p/scheduler/scheduler_config.json"]);
         let pipeline = diffusers(&root.join("p"));
-        assert_eq!(
-            pipeline.weights,
-            root.join("p/unet/diffusion_pytorch_model.safetensors")
-        );
-        assert_eq!(
-            pipeline.scheduler,
-            Some(root.join("p/scheduler/scheduler_config.json"))
-        );
+        assert_eq!(pipeline.weights, root.join("p/unet/diffusion_pytorch_model.safetensors"));
+        assert_eq!(pipeline.scheduler, Some(root.join("p/scheduler/scheduler_config.json")));
         assert_eq!(diffusers(&root.join("p/unet")), pipeline);
 
-        touch(
-            root,
-            &[
-                "bare/unet/config.json",
-                "bare/unet/diffusion_pytorch_model.fp16.safetensors",
-            ],
-        );
+        touch(root, &["bare/unet/config.json", "bare/unet/diffusion_pytorch_model.fp16.safetensors"]);
         let bare = diffusers(&root.join("bare"));
-        assert_eq!(
-            bare.weights,
-            root.join("bare/unet/diffusion_pytorch_model.fp16.safetensors")
-        );
+        assert_eq!(bare.weights, root.join("bare/unet/diffusion_pytorch_model.fp16.safetensors"));
         assert_eq!(bare.scheduler, None);
 
-        touch(
-            root,
-            &[
-                "old/config.json",
-                "old/scheduler_config.json",
-                "old/diffusion_pytorch_model.safetensors",
-            ],
-        );
+        touch(root, &["old/config.json", "old/scheduler_config.json", "old/diffusion_pytorch_model.safetensors"]);
         let old = diffusers(&root.join("old"));
         assert_eq!(old.config, root.join("old/config.json"));
         assert_eq!(old.scheduler, Some(root.join("old/scheduler_config.json")));
@@ -263,21 +191,10 @@ mod tests {
     fn what_is_no_model_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
-        touch(
-            root,
-            &[
-                "pickle/config.json",
-                "pickle/diffusion_pytorch_model.bin",
-                "empty/unet/config.json",
-            ],
-        );
+        touch(root, &["pickle/config.json", "pickle/diffusion_pytorch_model.bin", "empty/unet/config.json"]);
         touch(root, &["begun/config.toml", "folder/photo.png"]);
         let message = |name: &str| Model::find(&root.join(name)).unwrap_err().to_string();
-        assert!(
-            message("pickle").contains("python -c"),
-            "{}",
-            message("pickle")
-        );
+        assert!(message("pickle").contains("python -c"), "{}", message("pickle"));
         assert!(message("empty").contains("no diffusion_pytorch_model.safetensors"));
         assert!(message("begun").contains("no checkpoint yet"));
         assert!(message("begun/config.toml").contains("it is a file"));
@@ -290,36 +207,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::create(folder.path()).unwrap();
         run.write_config("").unwrap();
-        let entries = [checkpoint::Entry {
-            name: "w",
-            shape: &[2],
-            start: 0,
-        }];
+        let entries = [checkpoint::Entry { name: "w", shape: &[2], start: 0 }];
         for step in [1, 2] {
-            let (data, state) = (
-                &[0.5, 1.5],
-                checkpoint::State {
-                    step,
-                    ..Default::default()
-                },
-            );
+            let (data, state) = (&[0.5, 1.5], checkpoint::State { step, ..Default::default() });
             let contents = checkpoint::Contents {
                 state,
                 config: "",
                 entries: &entries,
-                weights: data,
-                ema: data,
-                m: data,
-                v: data,
+                weights: &data,
+                ema: &data,
+                m: &data,
+                v: &data,
             };
             checkpoint::save(&run.checkpoints(), contents).unwrap();
         }
         let find = |path: &Path| match Model::find(path).unwrap() {
-            Model::Checkpoint {
-                checkpoint,
-                run,
-                report,
-            } => (checkpoint.state().step, run, report),
+            Model::Checkpoint { checkpoint, run, report } => (checkpoint.state().step, run, report),
             other @ Model::Diffusers(_) => panic!("{other:?}"),
         };
         let second = run.checkpoints().join("step-000002");
@@ -331,11 +234,6 @@ mod tests {
         assert_eq!(step, 1);
         assert!(report.unwrap().contains("ema.safetensors is damaged"));
         fs::remove_file(second.join(STATE)).unwrap();
-        assert!(
-            Model::find(&second)
-                .unwrap_err()
-                .to_string()
-                .contains("state.json is damaged: it is missing")
-        );
+        assert!(Model::find(&second).unwrap_err().to_string().contains("state.json is damaged: it is missing"));
     }
 }
