@@ -209,7 +209,7 @@ mod tests {
         run.write_config("").unwrap();
         let entries = [checkpoint::Entry { name: "w", shape: &[2], start: 0 }];
         for step in [1, 2] {
-            let (data, state) = (&[0.5, 1.5], checkpoint::State { step, ..Default::default() });
+            let (data, state) = (vec![0.5, 1.5], checkpoint::State { step, ..Default::default() });
             let contents = checkpoint::Contents {
                 state,
                 config: "",
