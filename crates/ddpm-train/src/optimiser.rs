@@ -1,5 +1,8 @@
 //! Adam and AdamW: their settings, and the numbers of one update. The update itself is one fused pass in `ddpm-kernels`.
 
+use ddpm_kernels::adamw::AdamWStep;
+
+use crate::ema::EmaSettings;
 use crate::named::named_enum;
 pub use crate::settings::OptimiserSettings;
 
@@ -41,27 +44,6 @@ pub struct OptimiserError {
     pub expected: &'static str,
     /// What came.
     pub got: f64,
-}
-
-/// The numbers of one update of Adam or AdamW, in the papers' letters.
-///
-/// m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², θ ← θ − lr·(λθ + (m / bias_1)/(√(v / bias_2) + ε)).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Update {
-    /// The learning rate of this update.
-    pub lr: f64,
-    /// β₁.
-    pub beta_1: f64,
-    /// β₂.
-    pub beta_2: f64,
-    /// ε.
-    pub eps: f64,
-    /// λ; 0 for Adam.
-    pub weight_decay: f64,
-    /// 1 − β₁ᵏ for the k-th update.
-    pub bias_1: f64,
-    /// 1 − β₂ᵏ for the k-th update.
-    pub bias_2: f64,
 }
 
 impl OptimiserSettings {
@@ -112,17 +94,26 @@ impl OptimiserSettings {
         self.lr * (self.final_share + (1.0 - self.final_share) * left)
     }
 
-    /// The numbers of the update that follows `step` finished ones, in a run of `total`.
-    pub fn update(&self, step: u64, total: u64) -> Update {
+    /// The factor that brings a gradient of global norm `norm` down to `clip_norm`: min(1, clip_norm/norm); 1 without clipping.
+    ///
+    /// Source: Pascanu et al. 2013, algorithm 1. A norm that is not finite gives what it must, and is to be caught before.
+    pub fn clip_factor(&self, norm: f64) -> f64 {
+        if self.clip_norm > 0.0 && norm > self.clip_norm { self.clip_norm / norm } else { 1.0 }
+    }
+
+    /// The numbers of the update that follows `step` finished ones in a run of `total`, where the gradient's global norm is `norm`.
+    pub fn update(&self, step: u64, total: u64, norm: f64, ema: &EmaSettings) -> AdamWStep {
         let k = step as f64 + 1.0;
-        Update {
+        AdamWStep {
             lr: self.lr_at(step, total),
             beta_1: self.beta_1,
             beta_2: self.beta_2,
             eps: self.eps,
             weight_decay: self.weight_decay,
-            bias_1: 1.0 - libm::pow(self.beta_1, k),
-            bias_2: 1.0 - libm::pow(self.beta_2, k),
+            correction_1: 1.0 - libm::pow(self.beta_1, k),
+            correction_2: 1.0 - libm::pow(self.beta_2, k),
+            clip: self.clip_factor(norm),
+            ema_decay: ema.decay_at(step),
         }
     }
 }
@@ -130,6 +121,7 @@ impl OptimiserSettings {
 #[cfg(test)]
 mod tests {
     use super::{Decay, OptimiserKind, OptimiserSettings};
+    use crate::ema::EmaSettings;
 
     fn close(got: f64, want: f64) {
         assert!((got - want).abs() <= 1e-12 * want.abs().max(1e-6), "got {got}, want {want}");
@@ -167,12 +159,21 @@ mod tests {
         let settings = OptimiserSettings { beta_1: 0.9, beta_2: 0.99, ..OptimiserSettings::default() };
         let (mut m, mut v) = (0.0, 0.0);
         for step in 0..50 {
-            let update = settings.update(step, 50);
+            let update = settings.update(step, 50, 0.5, &EmaSettings::default());
             m = update.beta_1 * m + (1.0 - update.beta_1) * 3.0;
             v = update.beta_2 * v + (1.0 - update.beta_2) * 9.0;
-            close(m / update.bias_1, 3.0);
-            close(v / update.bias_2, 9.0);
+            close(m / update.correction_1, 3.0);
+            close(v / update.correction_2, 9.0);
         }
+    }
+
+    #[test]
+    fn clipping_brings_a_long_gradient_to_its_bound() {
+        let settings = OptimiserSettings { clip_norm: 2.0, ..OptimiserSettings::default() };
+        close(settings.clip_factor(8.0), 0.25);
+        close(settings.clip_factor(2.0), 1.0);
+        close(settings.clip_factor(0.0), 1.0);
+        close(OptimiserSettings { clip_norm: 0.0, ..settings }.clip_factor(8.0), 1.0);
     }
 
     #[test]

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
-/// The loss of one element as a function of d = output − target; a batch's loss is the weighted mean over images of the mean over elements.
+use ddpm_kernels::loss::LossKind;
+
+use crate::named::UnknownName;
+
+/// The loss of one element as a function of d = output − target; a batch's loss is the mean over its elements, each image's times its weight.
 ///
-/// The fused kernel that computes it with its gradient lives in `ddpm-kernels`.
-#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// The fused operation that computes it with its gradient is [`Backend::loss`](ddpm_kernels::Backend::loss).
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub enum Objective {
     /// d²: L_simple of Ho et al. 2020, eq. 14.
@@ -22,42 +25,48 @@ pub enum Objective {
 }
 
 impl Objective {
-    /// The loss of one difference d.
-    pub fn loss(self, d: f64) -> f64 {
-        match self {
-            Self::L2 => d * d,
-            Self::L1 => d.abs(),
-            Self::Huber { delta } if d.abs() <= delta => 0.5 * d * d,
-            Self::Huber { delta } => delta * (d.abs() - 0.5 * delta),
+    /// The names of all objectives.
+    pub const NAMES: &'static [&'static str] = &["l2", "l1", "huber"];
+
+    /// The objective of this name; `delta` is for `huber` alone.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn from_name(name: &str, delta: f64) -> Result<Self, UnknownName> {
+        match name {
+            "l2" | "mse" => Ok(Self::L2),
+            "l1" | "mae" => Ok(Self::L1),
+            "huber" => Ok(Self::Huber { delta }),
+            _ => Err(UnknownName { what: "objective", got: name.to_owned(), known: Self::NAMES.to_vec() }),
         }
     }
 
-    /// Its derivative by d; 0 at d = 0 for L1.
-    pub fn derivative(self, d: f64) -> f64 {
+    /// Its name.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::L2 => 2.0 * d,
-            Self::L1 if d == 0.0 => 0.0,
-            Self::L1 => d.signum(),
-            Self::Huber { delta } => d.clamp(-delta, delta),
+            Self::L2 => "l2",
+            Self::L1 => "l1",
+            Self::Huber { .. } => "huber",
         }
     }
 
-    /// One line for people.
-    pub fn description(self) -> String {
+    /// As the fused loss takes it.
+    pub fn kind(self) -> LossKind {
         match self {
-            Self::L2 => "mean squared error".to_owned(),
-            Self::L1 => "mean absolute error".to_owned(),
-            Self::Huber { delta } => format!("Huber loss, quadratic up to {delta}"),
+            Self::L2 => LossKind::L2,
+            Self::L1 => LossKind::L1,
+            Self::Huber { delta } => LossKind::Huber { delta: delta as f32 },
         }
     }
 }
 
 impl fmt::Display for Objective {
+    /// One line for people.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::L2 => "l2",
-            Self::L1 => "l1",
-            Self::Huber { .. } => "huber",
-        })
+        match self {
+            Self::L2 => f.write_str("mean squared error"),
+            Self::L1 => f.write_str("mean absolute error"),
+            Self::Huber { delta } => write!(f, "Huber loss, quadratic up to {delta}"),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Implicit sampling (Song et al. 2021, eq. 12): few steps, deterministic at η = 0.
 
 use super::{Plan, Previous, ReverseStep, SamplerOptions};
-use crate::diffusion::{DiffusionError, Schedule};
+use crate::diffusion::{DiffusionError, Prediction, Schedule};
 
 /// x_s = √ᾱ_s x̂_0 + √(1 − ᾱ_s − σ²) ε̂ + σ z with σ = η √((1 − ᾱ_s)/(1 − ᾱ_t)) √(1 − ᾱ_t/ᾱ_s) (Song et al. 2021, eq. 12 and 16).
 ///
@@ -29,12 +29,12 @@ pub fn plan(schedule: &Schedule, options: &SamplerOptions) -> Result<Plan, Diffu
         let signal = alpha_bar_s.sqrt();
         Ok(if options.clipped_eps {
             // ε from x_t and the clipped x̂_0, as if the network predicted x_0.
-            let eps = crate::diffusion::Prediction::X0.eps(alpha_bar);
-            let from_x_0 = signal + direction * eps.second;
-            ReverseStep { from_x_0, from_x: direction * eps.first, sigma, ..step }
+            let eps = Prediction::X0.eps(alpha_bar);
+            let from_x_0 = signal + direction * eps.output;
+            ReverseStep { from_x_0, from_x: direction * eps.x_t, sigma, ..step }
         } else {
             let eps = options.prediction.eps(alpha_bar);
-            let (from_x, from_output) = (direction * eps.first, direction * eps.second);
+            let (from_x, from_output) = (direction * eps.x_t, direction * eps.output);
             ReverseStep { from_x_0: signal, from_x, from_output, sigma, ..step }
         })
     });

@@ -19,9 +19,11 @@
 
 pub mod ddim;
 pub mod ddpm;
+mod run;
 mod spacing;
 mod step;
 
+pub use run::{Images, Moment, latents};
 pub use spacing::Spacing;
 pub use step::ReverseStep;
 

@@ -1,20 +1,9 @@
 //! One reverse step as numbers: what the fused posterior kernel needs to know.
 
+use ddpm_kernels::posterior::StepCoefficients;
+
 use crate::diffusion::prediction::Combination;
 use crate::diffusion::{DiffusionError, Prediction};
-
-/// Numbers of one reverse step as the fused kernel takes them; see [`ReverseStep`].
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[allow(missing_docs)]
-pub struct StepCoefficients {
-    pub predict_x: f32,
-    pub predict_output: f32,
-    pub clip: f32,
-    pub from_x_0: f32,
-    pub from_x: f32,
-    pub from_output: f32,
-    pub sigma: f32,
-}
 
 /// A step from x_t to an earlier x_s, all of it linear but the clipping:
 ///
@@ -52,7 +41,7 @@ impl ReverseStep {
         clip: Option<f64>,
     ) -> Result<Self, DiffusionError> {
         prediction.check(time_step, alpha_bar)?;
-        let Combination { first: predict_x, second: predict_output } = prediction.x_0(alpha_bar);
+        let Combination { x_t: predict_x, output: predict_output } = prediction.x_0(alpha_bar);
         let clip = clip.unwrap_or(f64::INFINITY);
         Ok(Self {
             time_step,
