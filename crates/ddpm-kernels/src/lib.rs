@@ -9,14 +9,18 @@
 //! | convolutions and dense layers | [`conv`] |
 //! | losses | [`loss`] |
 //! | optimiser and EMA | [`adamw`] |
+//! | noising, a step of a sampler | [`noise`], [`posterior`] |
+//! | the CUDA kernels, embedded | [`ptx`] |
 
 pub mod adamw;
 mod backend;
 pub mod conv;
 mod error;
 pub mod loss;
+pub mod noise;
 mod operand;
 pub mod posterior;
+pub mod ptx;
 
 pub use backend::Backend;
 pub use error::KernelError;

@@ -1,24 +1,36 @@
-//! One reverse step of a sampler, fused: predict x̂_0, clip it, step, add noise.
+//! One step of the reverse process, shared by the samplers: predict x_0, clip it, mix, add noise.
+//!
+//! ```text
+//! x̂_0 = clip(predict_x · x + predict_output · output)
+//! x'  = from_x_0 · x̂_0 + from_x · x + from_output · output + sigma · z
+//! ```
+//!
+//! With `predict` from Ho et al. 2020, eq. 9 solved for x_0 and `from` from eq. 7 this is ancestral sampling
+//! (algorithm 2); with the coefficients of Song et al. 2021, eq. 12 it is DDIM. Which they are is the sampler's
+//! business. The CUDA twin is `kernels/posterior.cu` ([`crate::ptx::POSTERIOR`]); the two agree to the bit.
 
-/// Coefficients of one reverse step, shared by DDPM (Ho et al. 2020, eq. 7 and 11) and DDIM (Song et al. 2021, eq. 12):
+mod cpu;
+
+pub use cpu::posterior_image;
+
+/// What a step of the reverse process multiplies with; the same for every element of a batch.
 ///
-/// `x̂_0 = clip(predict_output·output + predict_x·x)`, then
-/// `x' = from_x_0·x̂_0 + from_output·output + from_x·x + sigma·z`.
-#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+/// `kernels/posterior.cu` declares the same struct and takes it by value.
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct StepCoefficients {
-    /// Share of x in x̂_0.
+    /// Of `x` in x̂_0; 1/√ᾱ_t for a network that predicts ε.
     pub predict_x: f32,
-    /// Share of the network's output in x̂_0.
+    /// Of the network's output in x̂_0; −√(1−ᾱ_t)/√ᾱ_t for a network that predicts ε.
     pub predict_output: f32,
-    /// x̂_0 is clipped to ±clip; infinity for no clipping.
+    /// x̂_0 is kept within ±clip; [`f32::INFINITY`] for no bound.
     pub clip: f32,
-    /// Share of x̂_0 in the next x.
+    /// Of x̂_0 in the next x.
     pub from_x_0: f32,
-    /// Share of x in the next x.
+    /// Of `x` in the next x.
     pub from_x: f32,
-    /// Share of the network's output in the next x.
+    /// Of the network's output in the next x.
     pub from_output: f32,
-    /// Standard deviation of the added noise; 0 for none.
+    /// Standard deviation of the noise added; with 0 none is made.
     pub sigma: f32,
 }

@@ -1,0 +1,144 @@
+//! A step of the reverse process on the CPU.
+
+use super::StepCoefficients;
+use ddpm_tensor::random::Address;
+use ddpm_tensor::{Isa, simd};
+
+/// Elements done at a time, so that x̂_0 and z live on the stack. A multiple of four: no Philox block is made twice.
+const CHUNK: usize = 1024;
+
+/// Takes one image a step back, in this order of operations (the CUDA twin's as well):
+///
+/// ```text
+/// x̂_0 = clip(fma(predict_output, output, predict_x · x))
+/// x'  = fma(from_x_0, x̂_0, fma(from_output, output, from_x · x))
+/// x'  = fma(sigma, z, x')                                          if sigma ≠ 0
+/// ```
+///
+/// `x`, `output` (the network's), `next` (x') and `x_0` (x̂_0, if asked for) are one image each, flattened HWC;
+/// element e of z is the standard normal of element e at `address`. A NaN stays one: clipping does not hide it.
+///
+/// # Panics
+/// If the slices differ in length: the caller has checked shapes already.
+pub fn posterior_image(
+    x: &[f32],
+    output: &[f32],
+    c: &StepCoefficients,
+    address: Address,
+    next: &mut [f32],
+    mut x_0: Option<&mut [f32]>,
+) {
+    let x_0_len = x_0.as_ref().map_or(x.len(), |x_0| x_0.len());
+    assert!(
+        x.len() == output.len() && x.len() == next.len() && x.len() == x_0_len,
+        "posterior_image: x has {} elements, output {}, next {}, x_0 {x_0_len}",
+        x.len(),
+        output.len(),
+        next.len()
+    );
+    let isa = Isa::detect();
+    let (mut predicted, mut z) = ([0.0; CHUNK], [0.0; CHUNK]);
+    for (i, ((x, output), next)) in x.chunks(CHUNK).zip(output.chunks(CHUNK)).zip(next.chunks_mut(CHUNK)).enumerate() {
+        let first = i * CHUNK;
+        let predicted = &mut predicted[..x.len()];
+        predict(isa, x, output, c, predicted);
+        mix(isa, x, output, c, predicted, next);
+        if c.sigma != 0.0 {
+            let z = &mut z[..x.len()];
+            address.fill_normal(first, z);
+            add_noise(isa, c.sigma, z, next);
+        }
+        if let Some(x_0) = &mut x_0 {
+            x_0[first..first + x.len()].copy_from_slice(predicted);
+        }
+    }
+}
+
+simd! {
+    fn predict[](isa, x: &[f32], output: &[f32], c: &StepCoefficients, x_0: &mut [f32]) {
+        for ((x_0, &x), &output) in x_0.iter_mut().zip(x).zip(output) {
+            let value = c.predict_output.mul_add(output, c.predict_x * x);
+            // Two comparisons that are false for a NaN; `clamp` would panic on a NaN bound, `min` and `max` lose one.
+            let value = if value < -c.clip { -c.clip } else { value };
+            *x_0 = if value > c.clip { c.clip } else { value };
+        }
+    }
+}
+
+simd! {
+    fn mix[](isa, x: &[f32], output: &[f32], c: &StepCoefficients, x_0: &[f32], next: &mut [f32]) {
+        for (((next, &x), &output), &x_0) in next.iter_mut().zip(x).zip(output).zip(x_0) {
+            *next = c.from_x_0.mul_add(x_0, c.from_output.mul_add(output, c.from_x * x));
+        }
+    }
+}
+
+simd! {
+    fn add_noise[](isa, sigma: f32, z: &[f32], next: &mut [f32]) {
+        for (next, &z) in next.iter_mut().zip(z) {
+            *next = sigma.mul_add(z, *next);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{StepCoefficients, posterior_image};
+    use ddpm_tensor::random::{Address, Purpose};
+
+    const C: StepCoefficients = StepCoefficients {
+        predict_x: 1.25,
+        predict_output: -0.75,
+        clip: 1.0,
+        from_x_0: 0.4,
+        from_x: 0.55,
+        from_output: -0.1,
+        sigma: 0.3,
+    };
+
+    fn image(len: usize, phase: f32) -> Vec<f32> {
+        (0..len).map(|i| 2.0 * (i as f32 * 0.37 + phase).sin()).collect()
+    }
+
+    #[test]
+    fn follows_the_formula_with_and_without_noise() {
+        let address = Address::new(3, Purpose::Sampler).at_step(5).at_sample(9);
+        for len in [0, 1, 3, 1023, 1024, 1025, 5000] {
+            let (x, output) = (image(len, 0.0), image(len, 1.0));
+            let mut z = vec![0.0; len];
+            address.fill_normal(0, &mut z);
+            for sigma in [0.0, C.sigma] {
+                for clip in [1.0, f32::INFINITY] {
+                    let c = StepCoefficients { clip, sigma, ..C };
+                    let (mut next, mut x_0) = (vec![f32::NAN; len], vec![f32::NAN; len]);
+                    posterior_image(&x, &output, &c, address, &mut next, Some(&mut x_0));
+                    let mut without = vec![f32::NAN; len];
+                    posterior_image(&x, &output, &c, address, &mut without, None);
+                    assert_eq!(next, without);
+                    for e in 0..len {
+                        let [x, output, z] = [x[e], output[e], z[e]].map(f64::from);
+                        let expected_x_0 = (1.25 * x - 0.75 * output).max(-f64::from(clip)).min(f64::from(clip));
+                        let expected = f64::from(c.from_x_0) * expected_x_0
+                            + f64::from(c.from_x) * x
+                            + f64::from(c.from_output) * output
+                            + f64::from(sigma) * z;
+                        for (name, got, expected) in [("x_0", x_0[e], expected_x_0), ("next", next[e], expected)] {
+                            let error = (f64::from(got) - expected).abs();
+                            assert!(error <= 1e-6, "{name}[{e}] of {len}: {got} for {expected}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn clipping_leaves_a_nan_and_bounds_infinities() {
+        let x = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.5];
+        let (mut next, mut x_0) = ([0.0; 4], [0.0; 4]);
+        let address = Address::new(0, Purpose::Test);
+        posterior_image(&x, &[0.0; 4], &C, address, &mut next, Some(&mut x_0));
+        assert!(x_0[0].is_nan() && next[0].is_nan());
+        assert_eq!(x_0[1..], [1.0, -1.0, 0.625]);
+    }
+}
