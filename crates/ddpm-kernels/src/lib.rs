@@ -11,6 +11,7 @@
 //! | optimiser and EMA | [`adamw`] |
 //! | noising, a step of a sampler | [`noise`], [`posterior`] |
 //! | the CUDA kernels, embedded | [`ptx`] |
+//! | sums over pixels and images, rows of tables | [`sums`] |
 
 pub mod adamw;
 mod backend;
@@ -21,6 +22,9 @@ pub mod noise;
 mod operand;
 pub mod posterior;
 pub mod ptx;
+pub mod sums;
+#[cfg(test)]
+mod testing;
 
 pub use backend::Backend;
 pub use error::KernelError;

@@ -1,5 +1,8 @@
 //! AdamW and the exponential moving average of parameters, in one pass over flat buffers.
 
+#[allow(dead_code)] // called by the CPU's backend
+pub(crate) mod cpu;
+
 /// What one step of the optimiser needs beside the buffers:
 /// `g = clip·grad`, `m = β₁m + (1−β₁)g`, `v = β₂v + (1−β₂)g²`,
 /// `p = p − lr·weight_decay·p − lr·(m/correction_1) / (√(v/correction_2) + eps)`, `ema = decay·ema + (1−decay)·p`.

@@ -1,8 +1,9 @@
 //! Losses on what the network predicts, forward and backward in one pass.
 
-use ddpm_tensor::Tensor;
+use ddpm_tensor::{Device, Tensor};
 
-use crate::Backend;
+#[allow(dead_code)] // called by the CPU's backend
+pub(crate) mod cpu;
 
 /// A loss of one element, of the difference `d = output − target`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,9 +19,9 @@ pub enum LossKind {
     },
 }
 
-/// What [`Backend::loss`] returns.
+/// What [`Backend::loss`](crate::Backend::loss) returns.
 #[derive(Debug)]
-pub struct LossGrad<B: Backend> {
+pub struct LossGrad<B: Device> {
     /// Mean of the loss over the elements of each image, not weighted.
     pub loss: Vec<f64>,
     /// Mean of `d²` over the elements of each image, not weighted.
