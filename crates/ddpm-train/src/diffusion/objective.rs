@@ -4,8 +4,6 @@ use std::fmt;
 
 use ddpm_kernels::loss::LossKind;
 
-use crate::named::UnknownName;
-
 /// The loss of one element as a function of d = output − target; a batch's loss is the mean over its elements, each image's times its weight.
 ///
 /// The fused operation that computes it with its gradient is [`Backend::loss`](ddpm_kernels::Backend::loss).
@@ -25,22 +23,6 @@ pub enum Objective {
 }
 
 impl Objective {
-    /// The names of all objectives.
-    pub const NAMES: &'static [&'static str] = &["l2", "l1", "huber"];
-
-    /// The objective of this name; `delta` is for `huber` alone.
-    ///
-    /// # Errors
-    /// An unknown name.
-    pub fn from_name(name: &str, delta: f64) -> Result<Self, UnknownName> {
-        match name {
-            "l2" | "mse" => Ok(Self::L2),
-            "l1" | "mae" => Ok(Self::L1),
-            "huber" => Ok(Self::Huber { delta }),
-            _ => Err(UnknownName { what: "objective", got: name.to_owned(), known: Self::NAMES.to_vec() }),
-        }
-    }
-
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {

@@ -40,7 +40,7 @@ impl Spacing {
         let total = time_steps as f64;
         let mut visited: Vec<usize> = match self {
             Self::Leading => {
-                let last = (steps - 1) * (time_steps / steps) + steps_offset;
+                let last = ((steps - 1) * (time_steps / steps)).saturating_add(steps_offset);
                 if last >= time_steps {
                     return Err(DiffusionError::StepsOffset {
                         offset: steps_offset,

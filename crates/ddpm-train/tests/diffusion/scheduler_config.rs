@@ -1,0 +1,110 @@
+//! Reading and writing `scheduler_config.json`.
+
+use ddpm_train::diffusion::scheduler_config::{SchedulerClass, SchedulerConfig};
+use ddpm_train::diffusion::{BetaSchedule, Prediction, ScheduleSettings, Variance};
+use ddpm_train::samplers::{Previous, SamplerOptions, Spacing};
+
+fn parse(text: &str) -> SchedulerConfig {
+    SchedulerConfig::parse(text).unwrap()
+}
+
+#[test]
+fn a_missing_key_is_the_class_default() {
+    let ddpm = parse(r#"{"_class_name": "DDPMScheduler"}"#);
+    assert_eq!(ddpm.class, SchedulerClass::Ddpm);
+    assert_eq!(ddpm.schedule, ScheduleSettings::default());
+    let default = SamplerOptions::default();
+    let theirs =
+        SamplerOptions { variance: Variance::FixedSmall, previous: Previous::FixedStride, clip: Some(1.0), ..default };
+    assert_eq!(ddpm.options, theirs);
+    let ddim = parse(r#"{"_class_name": "DDIMScheduler"}"#);
+    assert_eq!((ddim.class.sampler(), &ddim.options), ("ddim", &theirs));
+    assert_eq!(parse("{}"), ddpm);
+}
+
+#[test]
+fn keys_are_understood() {
+    let config = parse(
+        r#"{"_class_name": "DDIMScheduler", "_diffusers_version": "0.3.0", "num_train_timesteps": 500, "beta_start": 0.00085,
+            "beta_end": 0.012, "beta_schedule": "scaled_linear", "trained_betas": null, "clip_sample": false,
+            "set_alpha_to_one": false, "steps_offset": 1, "prediction_type": "v_prediction", "timestep_spacing": "trailing",
+            "rescale_betas_zero_snr": true, "skip_prk_steps": true}"#,
+    );
+    let schedule = ScheduleSettings {
+        schedule: BetaSchedule::ScaledLinear,
+        timesteps: 500,
+        beta_start: 0.00085,
+        beta_end: 0.012,
+        zero_terminal_snr: true,
+        trained_betas: None,
+    };
+    assert_eq!(config.schedule, schedule);
+    let options = &config.options;
+    assert_eq!((options.clip, options.set_alpha_to_one, options.steps_offset), (None, false, 1));
+    assert_eq!((options.prediction, options.spacing), (Prediction::V, Spacing::Trailing));
+
+    assert_eq!(parse(r#"{"clip_sample_range": 2.5}"#).options.clip, Some(2.5));
+    assert_eq!(parse(r#"{"thresholding": true, "clip_sample": false}"#).options.clip, Some(1.0), "it is clipping");
+    assert_eq!(
+        parse(r#"{"trained_betas": [0.1, 0.2], "num_train_timesteps": 2}"#).schedule.beta().unwrap(),
+        [0.1, 0.2]
+    );
+}
+
+#[test]
+fn what_has_no_counterpart_is_named_with_its_value() {
+    for (text, key, value) in [
+        (r#"{"_class_name": "PNDMScheduler"}"#, "_class_name", "PNDMScheduler"),
+        (r#"{"beta_schedule": "laplace"}"#, "beta_schedule", "laplace"),
+        (r#"{"variance_type": "learned_range"}"#, "variance_type", "learned_range"),
+        (r#"{"variance_type": "fixed_large_log"}"#, "variance_type", "fixed_large_log"),
+        (r#"{"prediction_type": "flow"}"#, "prediction_type", "flow"),
+        (r#"{"timestep_spacing": "quad"}"#, "timestep_spacing", "quad"),
+        (r#"{"thresholding": true, "sample_max_value": 1.5}"#, "thresholding", "true"),
+        (r#"{"num_train_timesteps": -5}"#, "num_train_timesteps", "-5"),
+        (r#"{"num_train_timesteps": "many"}"#, "num_train_timesteps", "many"),
+        (r#"{"clip_sample": 1}"#, "clip_sample", "1"),
+        (r#"{"clip_sample_range": 0}"#, "clip_sample_range", "0"),
+        (r#"{"beta_start": []}"#, "beta_start", "[]"),
+        (r#"{"trained_betas": [0.1, "x"]}"#, "trained_betas", "list of numbers"),
+        (r#"{"predict_epsilon": false}"#, "predict_epsilon", "false"),
+    ] {
+        let message = SchedulerConfig::parse(text).unwrap_err().to_string();
+        assert!(message.contains(&format!("`{key}`")) && message.contains(value), "{text}: {message}");
+    }
+    for text in ["", "[]", "{\"a\":", "7"] {
+        assert!(SchedulerConfig::parse(text).unwrap_err().to_string().starts_with("scheduler_config.json"));
+    }
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    for &class in SchedulerClass::ALL {
+        for &kind in BetaSchedule::ALL {
+            for spacing in [Spacing::Leading, Spacing::Trailing, Spacing::Linspace] {
+                for (&prediction, clip) in Prediction::ALL.iter().zip([None, Some(1.0), Some(2.0)]) {
+                    let config = SchedulerConfig {
+                        class,
+                        schedule: ScheduleSettings { schedule: kind, timesteps: 30, ..ScheduleSettings::default() },
+                        options: SamplerOptions {
+                            prediction,
+                            clip,
+                            spacing,
+                            previous: Previous::FixedStride,
+                            variance: Variance::FixedSmall,
+                            ..SamplerOptions::default()
+                        },
+                    };
+                    let read = parse(&config.to_json().unwrap());
+                    assert_eq!((read.class, &read.options), (class, &config.options));
+                    assert_eq!(read.schedule.build(), config.schedule.build(), "{kind}");
+                }
+            }
+        }
+    }
+    let with = |options| SchedulerConfig { options, ..SchedulerConfig::default() }.to_json();
+    let large = with(SamplerOptions { variance: Variance::FixedLarge, ..SamplerOptions::default() });
+    assert_eq!(parse(&large.unwrap()).options.variance, Variance::FixedLarge);
+    let quad = with(SamplerOptions { spacing: Spacing::Quad, ..SamplerOptions::default() });
+    assert!(quad.unwrap_err().to_string().contains("timestep_spacing"));
+}
