@@ -1,0 +1,97 @@
+use ddpm_kernels::conv::{Geometry, Padding};
+use ddpm_kernels::{Backend, Epilogue, Operand};
+use ddpm_tensor::{Tensor, View};
+
+use crate::layers::{Conv, FeatureMap};
+use crate::layout::{Init, Scope};
+use crate::{Parameters, Result};
+
+/// Halves height and width by a 3x3 convolution of stride 2.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Downsample {
+    conv: Conv,
+}
+
+impl Downsample {
+    /// Adds `conv` at a place of a layout. [`Padding::End`] is the paper's, [`Padding::Same`] diffusers' default.
+    pub fn new(mut at: Scope<'_>, channels: usize, padding: Padding) -> Self {
+        Self { conv: Conv::new(at.at("conv"), Geometry::down(padding), channels, channels, Init::PAPER) }
+    }
+
+    /// `[N, H, W, C]` → `[N, H/2, W/2, C]`.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn forward<B: Backend>(
+        &self,
+        backend: &B,
+        parameters: &Parameters<B>,
+        x: &FeatureMap<B>,
+    ) -> Result<FeatureMap<B>> {
+        let epilogue = Epilogue { statistics: true, ..Epilogue::default() };
+        Ok(self.conv.forward(backend, parameters, &Operand::plain(x.x.view()), epilogue)?.into())
+    }
+
+    /// The gradient of x, to which `add` is added.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn backward<B: Backend>(
+        &self,
+        backend: &B,
+        parameters: &Parameters<B>,
+        x: &FeatureMap<B>,
+        dy: View<'_, B>,
+        add: Option<View<'_, B>>,
+        grads: Option<&mut Parameters<B>>,
+    ) -> Result<Tensor<B>> {
+        let operand = Operand::plain(x.x.view());
+        let pulled = self.conv.backward(backend, parameters, &operand, dy, grads)?;
+        Ok(backend.operand_grad(&operand, pulled, [add, None])?.0)
+    }
+}
+
+/// Doubles height and width: each pixel becomes four alike, then a 3x3 convolution.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upsample {
+    conv: Conv,
+}
+
+impl Upsample {
+    /// Adds `conv` at a place of a layout.
+    pub fn new(mut at: Scope<'_>, channels: usize) -> Self {
+        Self { conv: Conv::new(at.at("conv"), Geometry::THREE, channels, channels, Init::PAPER) }
+    }
+
+    /// `[N, H, W, C]` → `[N, 2H, 2W, C]`.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn forward<B: Backend>(
+        &self,
+        backend: &B,
+        parameters: &Parameters<B>,
+        x: &FeatureMap<B>,
+    ) -> Result<FeatureMap<B>> {
+        let epilogue = Epilogue { statistics: true, ..Epilogue::default() };
+        let operand = Operand::plain(x.x.view()).nearest_2x();
+        Ok(self.conv.forward(backend, parameters, &operand, epilogue)?.into())
+    }
+
+    /// The gradient of x.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn backward<B: Backend>(
+        &self,
+        backend: &B,
+        parameters: &Parameters<B>,
+        x: &FeatureMap<B>,
+        dy: View<'_, B>,
+        grads: Option<&mut Parameters<B>>,
+    ) -> Result<Tensor<B>> {
+        let operand = Operand::plain(x.x.view()).nearest_2x();
+        let pulled = self.conv.backward(backend, parameters, &operand, dy, grads)?;
+        Ok(backend.operand_grad(&operand, pulled, [None, None])?.0)
+    }
+}
