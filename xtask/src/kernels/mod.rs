@@ -1,0 +1,219 @@
+//! `cargo xtask build-kernels`: CUDA C++ to PTX with NVRTC, which needs no GPU, no driver, no nvcc and no C++ compiler.
+
+mod find;
+mod manifest;
+mod nvrtc;
+
+use crate::repository;
+use anyhow::{Context, Result, bail, ensure};
+use find::Found;
+use manifest::{Manifest, Module};
+use nvrtc::{Nvrtc, Source};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// How every kernel is compiled. The oldest architecture that we support: a driver makes newer code of it. Of the
+/// others each keeps arithmetic as IEEE 754 has it, so that a GPU's bits are a CPU's; all but the first restate a
+/// default.
+const OPTIONS: [&str; 6] = [
+    "--gpu-architecture=compute_75",
+    "--fmad=false",
+    "--ftz=false",
+    "--prec-div=true",
+    "--prec-sqrt=true",
+    "--std=c++17",
+];
+
+/// How to build or check.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Write nothing; fail if sources, manifest and PTX disagree, or if compiling anew gives other bytes
+    #[arg(long)]
+    check: bool,
+    /// Install nothing; with --check, do not compile anew where the compiler is not here
+    #[arg(long)]
+    offline: bool,
+    /// The NVRTC library to use, instead of searching for one
+    #[arg(long, value_name = "FILE")]
+    nvrtc: Option<PathBuf>,
+}
+
+/// Builds or checks the PTX.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let folder = repository::root().join("kernels");
+    if !arguments.check {
+        return build(&folder, arguments);
+    }
+    let committed = check_hashes(&folder)?;
+    println!("sources, manifest and PTX belong together ({} modules)", committed.modules.len());
+    let cannot = |why: String| {
+        ensure!(arguments.offline, "{why}\nwithout compiling anew: cargo xtask build-kernels --check --offline");
+        println!("not compiled anew: {why}");
+        Ok(())
+    };
+    let Found { nvrtc, exact } = match find::nvrtc(arguments.nvrtc.as_deref(), arguments.offline) {
+        Ok(found) => found,
+        Err(error) => return cannot(format!("{error:#}")),
+    };
+    let compiled = compile(&folder, &nvrtc)?;
+    let other = compiled.values().map(|ptx| compiler_of(ptx)).find(|compiler| *compiler != committed.compiler);
+    if let Some(compiler) = other {
+        let committed = &committed.compiler;
+        return cannot(format!("the PTX was made by {committed}, and here ({}) is {compiler}", nvrtc.path().display()));
+    }
+    ensure!(exact, "{} is not the compiler that the project pins", nvrtc.path().display());
+    for (name, ptx) in &compiled {
+        let file = format!("{name}.ptx");
+        ensure!(
+            fs::read_to_string(folder.join(&file))? == *ptx,
+            "kernels/{file} is not what {} makes of kernels/{name}.cu; run cargo xtask build-kernels",
+            committed.compiler
+        );
+    }
+    println!("compiled anew by {}: the same bytes", committed.compiler);
+    Ok(())
+}
+
+/// Compiles everything and writes PTX and manifest.
+fn build(folder: &Path, arguments: &Arguments) -> Result<()> {
+    let Found { nvrtc, exact } = find::nvrtc(arguments.nvrtc.as_deref(), arguments.offline)?;
+    let compiled = compile(folder, &nvrtc)?;
+    let compiler = compiled.values().next().map(|ptx| compiler_of(ptx)).context("kernels/ holds no .cu file")?;
+    if !exact {
+        println!("note: {compiler} is not the pinned {}; older drivers may refuse its PTX", find::PINNED);
+    }
+    let mut modules = BTreeMap::new();
+    for (name, ptx) in &compiled {
+        let file = folder.join(format!("{name}.ptx"));
+        fs::write(&file, ptx).with_context(|| format!("writing {}", file.display()))?;
+        let module = Module::of(ptx);
+        println!("kernels/{name}.ptx: {}", module.kernels.join(", "));
+        modules.insert(name.clone(), module);
+    }
+    for stale in manifest::files(folder, &["ptx"])?.keys().filter_map(|file| file.strip_suffix(".ptx")) {
+        if !modules.contains_key(stale) {
+            println!("removed kernels/{stale}.ptx: there is no kernels/{stale}.cu");
+            fs::remove_file(folder.join(format!("{stale}.ptx")))?;
+        }
+    }
+    let sources = manifest::hashes(&manifest::files(folder, &["cu", "cuh"])?);
+    let options = OPTIONS.map(String::from).to_vec();
+    println!("compiled by {compiler} ({})", nvrtc.path().display());
+    Manifest { compiler, options, sources, modules }.write(folder)
+}
+
+/// The PTX of each `.cu` file, under its name without the ending.
+fn compile(folder: &Path, nvrtc: &Nvrtc) -> Result<BTreeMap<String, String>> {
+    let headers: Vec<Source> = manifest::files(folder, &["cuh"])?.into_iter().map(Source::from).collect();
+    let mut compiled = BTreeMap::new();
+    for (file, text) in manifest::files(folder, &["cu"])? {
+        let name = file.trim_end_matches(".cu").to_owned();
+        let ptx = nvrtc.compile(&Source { name: file, text }, &headers, &OPTIONS)?;
+        compiled.insert(name, ptx);
+    }
+    Ok(compiled)
+}
+
+/// What a PTX says it was made by: `NVRTC 11.8.89`.
+fn compiler_of(ptx: &str) -> String {
+    let line = ptx.lines().find_map(|line| line.strip_prefix("// Cuda compilation tools, "));
+    let version = line.and_then(|line| line.rsplit(", V").next()).unwrap_or("of unknown version");
+    format!("NVRTC {version}")
+}
+
+/// Everything that can be checked without a compiler. Fails with all that disagrees, one a line.
+fn check_hashes(folder: &Path) -> Result<Manifest> {
+    let manifest = Manifest::read(folder)?;
+    let mut wrong = Vec::new();
+    let sources = manifest::hashes(&manifest::files(folder, &["cu", "cuh"])?);
+    let ptx = manifest::files(folder, &["ptx"])?;
+    let committed = manifest.modules.iter().map(|(name, module)| (format!("{name}.ptx"), module.ptx.clone()));
+    manifest::compare(&sources, &manifest.sources, &mut wrong);
+    manifest::compare(&manifest::hashes(&ptx), &committed.collect(), &mut wrong);
+    let expected: Vec<_> = sources.keys().filter_map(|file| file.strip_suffix(".cu")).collect();
+    if expected != manifest.modules.keys().collect::<Vec<_>>() {
+        wrong.push(format!("the .cu files are {expected:?}, the manifest's modules another set"));
+    }
+    for (name, module) in &manifest.modules {
+        let Some(text) = ptx.get(&format!("{name}.ptx")) else { continue };
+        if *module != Module::of(text) {
+            wrong.push(format!("{name}.ptx holds other kernels than the manifest says"));
+        }
+        if compiler_of(text) != manifest.compiler {
+            wrong.push(format!("{name}.ptx was made by {}, says itself", compiler_of(text)));
+        }
+    }
+    if manifest.options != OPTIONS {
+        wrong.push("the manifest's options are not those of xtask/src/kernels/mod.rs".into());
+    }
+    if !wrong.is_empty() {
+        bail!("kernels/ and its manifest disagree:\n  {}\nrun cargo xtask build-kernels", wrong.join("\n  "));
+    }
+    Ok(manifest)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{check_hashes, compiler_of};
+    use crate::repository;
+    use std::fs;
+    use std::path::Path;
+
+    #[test]
+    fn the_committed_ptx_belongs_to_its_sources() {
+        check_hashes(&repository::root().join("kernels")).unwrap();
+    }
+
+    /// A copy of `kernels/` in which `change` was done; what the check says of it.
+    fn check_after(name: &str, change: impl Fn(&Path)) -> String {
+        let folder = std::env::temp_dir().join(format!("ddpm-xtask-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        for entry in fs::read_dir(repository::root().join("kernels")).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+        }
+        change(&folder);
+        let result = check_hashes(&folder);
+        fs::remove_dir_all(&folder).unwrap();
+        result.map_or_else(|error| error.to_string(), |_| "nothing".into())
+    }
+
+    fn append(file: &Path, text: &str) {
+        let old = fs::read_to_string(file).unwrap();
+        fs::write(file, old + text).unwrap();
+    }
+
+    #[test]
+    fn every_disagreement_is_found() {
+        assert_eq!(check_after("same", |_| ()), "nothing");
+        type Change = dyn Fn(&Path);
+        let cases: [(&str, &Change, &str); 6] = [
+            ("source", &|f| append(&f.join("noise.cu"), "//"), "noise.cu is not what"),
+            ("header", &|f| append(&f.join("philox.cuh"), "\n"), "philox.cuh is not what"),
+            ("ptx", &|f| append(&f.join("noise.ptx"), " "), "noise.ptx is not what"),
+            ("gone", &|f| fs::remove_file(f.join("noise.ptx")).unwrap(), "noise.ptx is missing"),
+            ("new", &|f| fs::write(f.join("new.cu"), "").unwrap(), "new.cu is not in the manifest"),
+            (
+                "options",
+                &|f| {
+                    let manifest = fs::read_to_string(f.join("manifest.json")).unwrap();
+                    fs::write(f.join("manifest.json"), manifest.replace("--fmad=false", "--fmad=true")).unwrap();
+                },
+                "options",
+            ),
+        ];
+        for (name, change, expected) in cases {
+            let said = check_after(name, change);
+            assert!(said.contains(expected), "{name}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_ptx_names_its_compiler() {
+        let ptx = "//\n// Cuda compilation tools, release 11.8, V11.8.89\n";
+        assert_eq!(compiler_of(ptx), "NVRTC 11.8.89");
+        assert_eq!(compiler_of(""), "NVRTC of unknown version");
+    }
+}
