@@ -1,5 +1,10 @@
 //! Convolutions 3x3 and 1x1 (and with it dense layers) in all three directions.
 
+pub(crate) mod cpu;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
 use crate::KernelError;
 
 /// Where the zeros around an image go.

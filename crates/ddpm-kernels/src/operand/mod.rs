@@ -1,6 +1,8 @@
 //! How operations fuse without a graph compiler: an input is an [`Operand`], a description of how a value follows from
 //! stored tensors, applied while it is loaded; an output passes an [`Epilogue`] before it is stored.
 
+pub(crate) mod cpu;
+
 use ddpm_tensor::random::Address;
 use ddpm_tensor::{Tensor, View};
 

@@ -1,0 +1,67 @@
+//! Weights in the order in which the tiles read them: panels of one or two vectors of columns.
+
+use ddpm_tensor::cpu::CpuBuffer;
+use ddpm_tensor::cpu::disjoint::DisjointMut;
+use ddpm_tensor::{Cpu, Element};
+
+use super::tile::Micro;
+
+/// A right operand `[K, columns]`, cut into panels `[K, width]` with zeros to the right.
+pub(super) struct Packed<T: Element> {
+    values: CpuBuffer<T>,
+    depth: usize,
+    columns: usize,
+    lanes: usize,
+}
+
+/// Some columns of a packed operand.
+#[derive(Clone, Copy)]
+pub(super) struct Panel<'a, T> {
+    pub(super) values: &'a [T],
+    /// First column.
+    pub(super) first: usize,
+    /// Columns that count.
+    pub(super) columns: usize,
+    /// Vectors, 1 or 2.
+    pub(super) vectors: usize,
+    /// Columns with padding.
+    pub(super) width: usize,
+}
+
+impl<T: Element> Packed<T> {
+    /// Packs `at(k, column)`, `depth` by `columns`.
+    pub(super) fn new(
+        cpu: &Cpu<T>,
+        micro: Micro,
+        depth: usize,
+        columns: usize,
+        at: impl Fn(usize, usize) -> T + Send + Sync,
+    ) -> Self {
+        let lanes = micro.lanes;
+        let mut values = cpu.scratch(depth * columns.next_multiple_of(lanes));
+        let out = DisjointMut::new(&mut values);
+        let panels = columns.div_ceil(2 * lanes);
+        cpu.parallel(panels, depth * columns, |panel| {
+            let first = panel * 2 * lanes;
+            let count = (columns - first).min(2 * lanes);
+            let width = count.next_multiple_of(lanes);
+            // SAFETY: panels lie one after the other.
+            let out = unsafe { out.part(first * depth..first * depth + width * depth) };
+            for (k, row) in out.chunks_exact_mut(width).enumerate() {
+                for (j, value) in row.iter_mut().enumerate() {
+                    *value = if j < count { at(k, first + j) } else { T::ZERO };
+                }
+            }
+        });
+        Self { values, depth, columns, lanes }
+    }
+
+    pub(super) fn panels(&self) -> impl Iterator<Item = Panel<'_, T>> {
+        (0..self.columns).step_by(2 * self.lanes).map(|first| {
+            let columns = (self.columns - first).min(2 * self.lanes);
+            let width = columns.next_multiple_of(self.lanes);
+            let values = &self.values[first * self.depth..][..width * self.depth];
+            Panel { values, first, columns, vectors: width / self.lanes, width }
+        })
+    }
+}

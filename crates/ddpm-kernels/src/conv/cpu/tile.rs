@@ -1,0 +1,205 @@
+//! The innermost product: a tile of a few rows by one or two vectors of columns, kept in registers.
+//!
+//! Every element of a result is one chain of fused multiply-adds over k in order (cut into chunks by the caller), so the bits
+//! depend neither on the tile's size nor on the instruction set.
+
+use ddpm_tensor::cpu::isa::Set;
+use ddpm_tensor::{Element, Isa};
+
+/// A run of k: `len` steps from `a` on in the left operand and from row `b` on in the right one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) a: usize,
+    pub(crate) b: usize,
+    pub(crate) len: usize,
+}
+
+/// Longest chain of sums: DESIGN's `strict` promises at most 1024.
+pub(crate) const CHAIN: usize = 1024;
+
+/// Cuts segments into chunks of at most [`CHAIN`] steps, whose sums are added in order.
+pub(crate) fn chunks(segments: &[Segment]) -> Vec<Vec<Segment>> {
+    let mut chunks = vec![Vec::new()];
+    let mut room = CHAIN;
+    for &segment in segments {
+        let mut rest = segment;
+        while rest.len > 0 {
+            // a segment that fits a chunk is not split
+            if room < rest.len.min(CHAIN) {
+                chunks.push(Vec::new());
+                room = CHAIN;
+            }
+            let len = rest.len.min(room);
+            if let Some(chunk) = chunks.last_mut() {
+                chunk.push(Segment { len, ..rest });
+            }
+            room -= len;
+            rest = Segment { a: rest.a + len, b: rest.b + len, len: rest.len - len };
+        }
+    }
+    chunks
+}
+
+/// Where a tile's operands and its result are: `out[m][j] (+)= Σ_k a[m·a_row + k·a_k] · b[k·b_row + j]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tile<T> {
+    pub(crate) a: *const T,
+    pub(crate) a_row: usize,
+    pub(crate) a_k: usize,
+    pub(crate) b: *const T,
+    pub(crate) b_row: usize,
+    pub(crate) out: *mut T,
+    pub(crate) out_row: usize,
+}
+
+/// The best tile of an instruction set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Micro {
+    set: Set,
+    /// Columns of one vector.
+    pub(crate) lanes: usize,
+    /// Most rows of a tile.
+    rows: usize,
+}
+
+impl Micro {
+    pub(crate) fn new<T: Element>(isa: Isa) -> Self {
+        let narrow = size_of::<T>() == 4;
+        match isa.set() {
+            Set::Avx512 if narrow => Self { set: Set::Avx512, lanes: 16, rows: 12 },
+            Set::Avx2 | Set::Avx512 if narrow => Self { set: Set::Avx2, lanes: 8, rows: 6 },
+            _ => Self { set: Set::Portable, lanes: 8, rows: 4 },
+        }
+    }
+
+    /// Cuts `count` rows into tiles of nearly equal height.
+    pub(crate) fn heights(self, count: usize) -> impl Iterator<Item = (usize, usize)> {
+        let tiles = count.div_ceil(self.rows).max(1);
+        (0..tiles).map(move |i| (count * i / tiles, count * (i + 1) / tiles - count * i / tiles)).filter(|t| t.1 > 0)
+    }
+
+    /// Computes a tile of `rows` by `vectors · lanes`; adds to what is there if `add`.
+    ///
+    /// # Safety
+    /// All addresses that the segments and strides lead to must be readable, those of the result writable and not shared;
+    /// `rows ≤ self.rows`, `vectors` is 1 or 2. `T` is the type that the tile was made for.
+    #[inline]
+    pub(crate) unsafe fn run<T: Element>(self, rows: usize, vectors: usize, chunk: &[Segment], t: Tile<T>, add: bool) {
+        match self.set {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this set is only taken for f32 on machines that have it; the rest is the caller's promise.
+            Set::Avx512 => unsafe { x86::avx512::tile(rows, vectors, chunk, t.as_f32(), add) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Set::Avx2 => unsafe { x86::avx2::tile(rows, vectors, chunk, t.as_f32(), add) },
+            // SAFETY: the caller's promise.
+            _ => unsafe { portable(rows, vectors, chunk, t, add) },
+        }
+    }
+}
+
+impl<T: Element> Tile<T> {
+    #[cfg(target_arch = "x86_64")]
+    fn as_f32(self) -> Tile<f32> {
+        debug_assert_eq!(size_of::<T>(), 4);
+        let Self { a, a_row, a_k, b, b_row, out, out_row } = self;
+        Tile { a: a.cast(), a_row, a_k, b: b.cast(), b_row, out: out.cast(), out_row }
+    }
+}
+
+/// Any type on any machine; lanes = 8.
+///
+/// # Safety
+/// As [`Micro::run`].
+unsafe fn portable<T: Element>(rows: usize, vectors: usize, chunk: &[Segment], t: Tile<T>, add: bool) {
+    for row in 0..rows {
+        for vector in 0..vectors {
+            let mut sum = [T::ZERO; 8];
+            for s in chunk {
+                for k in 0..s.len {
+                    // SAFETY: the caller's promise.
+                    let (a, b) = unsafe {
+                        let a = *t.a.add(row * t.a_row + (s.a + k) * t.a_k);
+                        (a, t.b.add((s.b + k) * t.b_row + vector * 8).cast::<[T; 8]>().read_unaligned())
+                    };
+                    for (sum, b) in sum.iter_mut().zip(b) {
+                        *sum = a.fma(b, *sum);
+                    }
+                }
+            }
+            for (lane, sum) in sum.into_iter().enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let out = t.out.add(row * t.out_row + vector * 8 + lane);
+                    *out = if add { *out + sum } else { sum };
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    macro_rules! tiles {
+        ($name:ident, $features:literal, $vector:ident, $zero:ident, $load:ident, $store:ident, $set:ident, $fma:ident, $add:ident, $lanes:literal, $($rows:literal)*) => {
+            pub(in super::super) mod $name {
+                use std::arch::x86_64::{$vector, $zero, $load, $store, $set, $fma, $add};
+                use super::super::{Segment, Tile};
+
+                /// # Safety
+                /// As `Micro::run`, on a machine that has the features.
+                #[target_feature(enable = $features)]
+                unsafe fn kernel<const M: usize, const V: usize>(chunk: &[Segment], t: Tile<f32>, add: bool) {
+                    let mut sum: [[$vector; V]; M] = [[$zero(); V]; M];
+                    for s in chunk {
+                        // SAFETY: all addresses are the caller's promise.
+                        unsafe {
+                            let mut a = t.a.add(s.a * t.a_k);
+                            let mut b = t.b.add(s.b * t.b_row);
+                            for _ in 0..s.len {
+                                let mut right = [$zero(); V];
+                                for v in 0..V {
+                                    right[v] = $load(b.add($lanes * v));
+                                }
+                                for m in 0..M {
+                                    let left = $set(*a.add(m * t.a_row));
+                                    for v in 0..V {
+                                        sum[m][v] = $fma(left, right[v], sum[m][v]);
+                                    }
+                                }
+                                a = a.add(t.a_k);
+                                b = b.add(t.b_row);
+                            }
+                        }
+                    }
+                    for m in 0..M {
+                        for v in 0..V {
+                            // SAFETY: as above.
+                            unsafe {
+                                let out = t.out.add(m * t.out_row + $lanes * v);
+                                $store(out, if add { $add($load(out), sum[m][v]) } else { sum[m][v] });
+                            }
+                        }
+                    }
+                }
+
+                /// # Safety
+                /// As `Micro::run`, on a machine that has the features.
+                #[target_feature(enable = $features)]
+                pub(in super::super) unsafe fn tile(rows: usize, vectors: usize, chunk: &[Segment], t: Tile<f32>, add: bool) {
+                    // SAFETY: passed on.
+                    unsafe {
+                        match (rows, vectors) {
+                            $(($rows, 1) => kernel::<$rows, 1>(chunk, t, add),
+                            ($rows, _) => kernel::<$rows, 2>(chunk, t, add),)*
+                            _ => unreachable!("a tile of {rows} rows"),
+                        }
+                    }
+                }
+            }
+        };
+    }
+
+    tiles!(avx512, "avx512f", __m512, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_add_ps, 16, 1 2 3 4 5 6 7 8 9 10 11 12);
+    tiles!(avx2, "avx2,fma", __m256, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_add_ps, 8, 1 2 3 4 5 6);
+}
