@@ -14,14 +14,17 @@
 //! | sums over pixels and images, rows of tables | [`sums`] |
 
 pub mod adamw;
+pub mod attention;
 mod backend;
 pub mod conv;
+mod cpu;
 mod error;
 pub mod loss;
 pub mod noise;
 mod operand;
 pub mod posterior;
 pub mod ptx;
+mod statistics;
 pub mod sums;
 #[cfg(test)]
 mod testing;

@@ -53,7 +53,11 @@ fn cases() -> Vec<Case> {
         }
         let all = Case { g, c: [8, 16], o: 20, groups: 6, silu: true, dropout: 0.3, epilogue: true, ..PLAIN };
         cases.extend([all, Case { scale_shift: true, ..all }, Case { nearest_2x: true, ..all }]);
-        cases.extend([Case { groups: 0, ..all }, Case { silu: false, ..all }, Case { n: 1, nearest_2x: true, groups: 0, silu: false, ..all }]);
+        cases.extend([
+            Case { groups: 0, ..all },
+            Case { silu: false, ..all },
+            Case { n: 1, nearest_2x: true, groups: 0, silu: false, ..all },
+        ]);
     }
     // a dense layer, and batches that are no multiple of 16
     cases.push(Case { n: 19, h: 1, w: 1, c: [96, 0], o: 40, g: Geometry::ONE, silu: true, epilogue: true, ..PLAIN });
@@ -128,7 +132,8 @@ impl<T: Element> Held<T> {
             beta: self.beta.view(),
             scale_shift: self.case.scale_shift.then(|| self.scale_shift.view()),
         });
-        let dropout = Some(Dropout { probability: self.case.dropout, address: Address::new(5, Purpose::Dropout).at_sample(3) });
+        let dropout =
+            Some(Dropout { probability: self.case.dropout, address: Address::new(5, Purpose::Dropout).at_sample(3) });
         let operand = Operand { parts, norm, silu: self.case.silu, dropout: None, nearest_2x: self.case.nearest_2x };
         operand.dropout(dropout)
     }
@@ -185,12 +190,15 @@ impl<T: Element> Held<T> {
             let of = total / groups;
             for image in 0..n {
                 for group in 0..groups {
-                    let members: Vec<usize> = (0..h * w).flat_map(|p| (0..of).map(move |i| (image * h * w + p) * total + group * of + i)).collect();
+                    let members: Vec<usize> = (0..h * w)
+                        .flat_map(|p| (0..of).map(move |i| (image * h * w + p) * total + group * of + i))
+                        .collect();
                     let mean = members.iter().map(|&m| v[m]).sum::<f64>() / members.len() as f64;
                     let variance = members.iter().map(|&m| (v[m] - mean).powi(2)).sum::<f64>() / members.len() as f64;
                     for m in members {
                         let i = m % total;
-                        v[m] = (v[m] - mean) / (variance + 1e-5).sqrt() * self.gamma.as_slice()[i].to_f64() + self.beta.as_slice()[i].to_f64();
+                        v[m] = (v[m] - mean) / (variance + 1e-5).sqrt() * self.gamma.as_slice()[i].to_f64()
+                            + self.beta.as_slice()[i].to_f64();
                         if self.case.scale_shift {
                             let s = &self.scale_shift.as_slice()[image * 2 * total..][..2 * total];
                             v[m] = v[m] * (1.0 + s[i].to_f64()) + s[total + i].to_f64();
@@ -334,7 +342,10 @@ fn backward_is_the_derivative() {
             let numeric = (at(step) - at(-step)) / (2.0 * step);
             let size = grad.iter().map(|g| g * g).sum::<f64>().sqrt();
             let error = (analytic - numeric).abs();
-            assert!(error <= 1e-6 * size.max(1e-3), "{case:?} {name}: {analytic} but {numeric} by differences (size {size})");
+            assert!(
+                error <= 1e-6 * size.max(1e-3),
+                "{case:?} {name}: {analytic} but {numeric} by differences (size {size})"
+            );
         }
     }
 }
@@ -366,7 +377,8 @@ fn no_bit_depends_on_threads_or_instruction_set() {
 fn no_bit_depends_on_the_batch() {
     let cpu = cpu::<f32>();
     for case in cases() {
-        let case = Case { n: 35, h: case.h.min(9), w: case.w.min(9), c: [case.c[0].min(24), case.c[1]], dropout: 0.0, ..case };
+        let case =
+            Case { n: 35, h: case.h.min(9), w: case.w.min(9), c: [case.c[0].min(24), case.c[1]], dropout: 0.0, ..case };
         if case.groups > 0 && !(case.c[0] + case.c[1]).is_multiple_of(case.groups) {
             continue;
         }
@@ -390,7 +402,11 @@ fn no_bit_depends_on_the_batch() {
             part
         };
         let one = images(3..4).forward(&cpu).y;
-        same_bits(&format!("image 3 {case:?}"), one.as_slice(), &whole.as_slice()[3 * one.shape().len()..4 * one.shape().len()]);
+        same_bits(
+            &format!("image 3 {case:?}"),
+            one.as_slice(),
+            &whole.as_slice()[3 * one.shape().len()..4 * one.shape().len()],
+        );
         let dw = 0..held.w.shape().len();
         let grad = |parts: &[&Held<f32>]| {
             let mut grads = cpu.zeroed(dw.len());

@@ -1,7 +1,10 @@
 //! Noising on the CPU.
 
+use ddpm_tensor::cpu::disjoint::DisjointMut;
 use ddpm_tensor::random::Address;
-use ddpm_tensor::{Isa, simd};
+use ddpm_tensor::{Cpu, Element, Isa, Shape, Tensor, View, simd};
+
+use crate::KernelError;
 
 /// Elements made and used at a time, so that ε is still in the first cache when `x_t` reads it. A multiple of
 /// four: no Philox block is made twice.
@@ -42,6 +45,69 @@ simd! {
         for ((x_t, &x_0), &eps) in x_t.iter_mut().zip(x_0).zip(eps) {
             *x_t = sqrt_one_minus_alpha_bar.mul_add(eps, sqrt_alpha_bar * x_0);
         }
+    }
+}
+
+/// Rough time to make one normal number, for the choice of threads.
+const NS_PER_ELEMENT: usize = 2;
+
+/// Noises a batch; see [`Backend::noise`](crate::Backend::noise).
+pub(crate) fn noise<T: Element>(
+    cpu: &Cpu<T>,
+    x_0: View<'_, Cpu<T>>,
+    coefficients: &[(f32, f32)],
+    address: Address,
+) -> Result<(Tensor<Cpu<T>>, Tensor<Cpu<T>>), KernelError> {
+    let n = x_0.shape().dims().first().copied().unwrap_or(1);
+    if coefficients.len() != n {
+        let what = format!("{} coefficients came for {n} images", coefficients.len());
+        return Err(KernelError::Setting { operation: "noise", what });
+    }
+    let (mut x_t, mut eps) = (Tensor::alloc(cpu, x_0.shape())?, Tensor::alloc(cpu, x_0.shape())?);
+    let len = x_0.shape().len() / n.max(1);
+    let (x_t_out, eps_out) = (DisjointMut::new(x_t.as_mut_slice()), DisjointMut::new(eps.as_mut_slice()));
+    cpu.parallel(n, n * len * NS_PER_ELEMENT, |image| {
+        let range = image * len..(image + 1) * len;
+        // SAFETY: tasks have different images.
+        let (x_t, eps) = unsafe { (x_t_out.part(range.clone()), eps_out.part(range.clone())) };
+        let x_0 = &x_0.as_slice()[range];
+        let ((a, b), address) = (coefficients[image], address.at_sample(address.sample + image as u64));
+        match (T::as_f32(x_0), T::as_f32_mut(x_t), T::as_f32_mut(eps)) {
+            (Some(x_0), Some(x_t), Some(eps)) => noise_image(x_0, a, b, address, x_t, eps),
+            _ => {
+                fill_normal(address, eps);
+                for ((x_t, &x_0), &eps) in x_t.iter_mut().zip(x_0).zip(eps.iter()) {
+                    *x_t = T::of_f32(b).fma(eps, T::of_f32(a) * x_0);
+                }
+            }
+        }
+    });
+    Ok((x_t, eps))
+}
+
+/// Standard normals of a batch; see [`Backend::normals`](crate::Backend::normals).
+pub(crate) fn normals<T: Element>(cpu: &Cpu<T>, shape: Shape, address: Address) -> Result<Tensor<Cpu<T>>, KernelError> {
+    let n = shape.dims().first().copied().unwrap_or(1);
+    let mut y = Tensor::alloc(cpu, shape)?;
+    let len = shape.len() / n.max(1);
+    let out = DisjointMut::new(y.as_mut_slice());
+    cpu.parallel(n, n * len * NS_PER_ELEMENT, |image| {
+        // SAFETY: tasks have different images.
+        let out = unsafe { out.part(image * len..(image + 1) * len) };
+        fill_normal(address.at_sample(address.sample + image as u64), out);
+    });
+    Ok(y)
+}
+
+/// The normals of an address in any number type: those of `f32`, exactly.
+pub(crate) fn fill_normal<T: Element>(address: Address, out: &mut [T]) {
+    if let Some(out) = T::as_f32_mut(out) {
+        return address.fill_normal(0, out);
+    }
+    let mut z = [0.0; CHUNK];
+    for (i, out) in out.chunks_mut(CHUNK).enumerate() {
+        address.fill_normal(i * CHUNK, &mut z[..out.len()]);
+        out.iter_mut().zip(z).for_each(|(out, z)| *out = T::of_f32(z));
     }
 }
 

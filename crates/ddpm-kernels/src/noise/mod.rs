@@ -2,6 +2,6 @@
 //!
 //! The CUDA twin is `kernels/noise.cu` ([`crate::ptx::NOISE`]); the two agree to the bit.
 
-mod cpu;
+pub(crate) mod cpu;
 
 pub use cpu::noise_image;

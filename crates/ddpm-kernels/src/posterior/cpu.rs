@@ -1,8 +1,12 @@
 //! A step of the reverse process on the CPU.
 
 use super::StepCoefficients;
+use ddpm_tensor::cpu::disjoint::DisjointMut;
 use ddpm_tensor::random::Address;
-use ddpm_tensor::{Isa, simd};
+use ddpm_tensor::{Cpu, Element, Isa, Tensor, View, simd};
+
+use crate::error::expect;
+use crate::{KernelError, noise};
 
 /// Elements done at a time, so that x̂_0 and z live on the stack. A multiple of four: no Philox block is made twice.
 const CHUNK: usize = 1024;
@@ -79,6 +83,54 @@ simd! {
             *next = sigma.mul_add(z, *next);
         }
     }
+}
+
+/// Rough time for one element, for the choice of threads.
+const NS_PER_ELEMENT: usize = 2;
+
+/// Takes a batch a step back; see [`Backend::reverse_step`](crate::Backend::reverse_step).
+pub(crate) fn reverse_step<T: Element>(
+    cpu: &Cpu<T>,
+    x: View<'_, Cpu<T>>,
+    output: View<'_, Cpu<T>>,
+    c: &StepCoefficients,
+    address: Address,
+    x_0: bool,
+) -> Result<(Tensor<Cpu<T>>, Option<Tensor<Cpu<T>>>), KernelError> {
+    expect("reverse_step", "the network's output", x.shape(), output.shape())?;
+    let n = x.shape().dims().first().copied().unwrap_or(1);
+    let len = x.shape().len() / n.max(1);
+    let (mut next, mut predicted) = (Tensor::alloc(cpu, x.shape())?, Tensor::alloc(cpu, x.shape())?);
+    let (next_out, x_0_out) = (DisjointMut::new(next.as_mut_slice()), DisjointMut::new(predicted.as_mut_slice()));
+    cpu.parallel(n, n * len * NS_PER_ELEMENT, |image| {
+        let range = image * len..(image + 1) * len;
+        // SAFETY: tasks have different images.
+        let (next, x_0) = unsafe { (next_out.part(range.clone()), x_0_out.part(range.clone())) };
+        let (x, output) = (&x.as_slice()[range.clone()], &output.as_slice()[range]);
+        let address = address.at_sample(address.sample + image as u64);
+        match (T::as_f32(x), T::as_f32(output), T::as_f32_mut(next), T::as_f32_mut(x_0)) {
+            (Some(x), Some(output), Some(next), Some(x_0)) => posterior_image(x, output, c, address, next, Some(x_0)),
+            _ => {
+                let clip = T::of_f32(c.clip);
+                // z first, in the place of the result
+                noise::cpu::fill_normal(address, next);
+                for (((next, x_0), &x), &output) in next.iter_mut().zip(x_0).zip(x).zip(output) {
+                    let value = T::of_f32(c.predict_output).fma(output, T::of_f32(c.predict_x) * x);
+                    *x_0 = if value > clip {
+                        clip
+                    } else if value < -clip {
+                        -clip
+                    } else {
+                        value
+                    };
+                    let mixed = T::of_f32(c.from_output).fma(output, T::of_f32(c.from_x) * x);
+                    let mean = T::of_f32(c.from_x_0).fma(*x_0, mixed);
+                    *next = if c.sigma == 0.0 { mean } else { T::of_f32(c.sigma).fma(*next, mean) };
+                }
+            }
+        }
+    });
+    Ok((next, x_0.then_some(predicted)))
 }
 
 #[cfg(test)]

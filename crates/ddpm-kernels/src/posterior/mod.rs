@@ -9,7 +9,7 @@
 //! (algorithm 2); with the coefficients of Song et al. 2021, eq. 12 it is DDIM. Which they are is the sampler's
 //! business. The CUDA twin is `kernels/posterior.cu` ([`crate::ptx::POSTERIOR`]); the two agree to the bit.
 
-mod cpu;
+pub(crate) mod cpu;
 
 pub use cpu::posterior_image;
 

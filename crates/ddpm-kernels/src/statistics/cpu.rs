@@ -106,7 +106,8 @@ pub(crate) fn norm<T: Element>(
     let mut y = Tensor::alloc(cpu, [n, groups, 2])?;
     let mut image_statistics = vec![(0.0, 0.0); c];
     for (image, out) in y.as_mut_slice().chunks_exact_mut(2 * groups).enumerate() {
-        let of_parts = parts.iter().zip(&sizes).flat_map(|(p, &s)| p.as_slice()[image * 2 * s..][..2 * s].chunks_exact(2));
+        let of_parts =
+            parts.iter().zip(&sizes).flat_map(|(p, &s)| p.as_slice()[image * 2 * s..][..2 * s].chunks_exact(2));
         for (to, from) in image_statistics.iter_mut().zip(of_parts) {
             *to = (from[0].to_f64(), from[1].to_f64());
         }

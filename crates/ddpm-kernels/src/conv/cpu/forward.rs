@@ -28,8 +28,9 @@ pub(crate) fn conv<T: Element>(
     let step = if dense { s.n } else { s.task_rows() };
     let tasks = height.div_ceil(step);
     let columns = s.w + g.before() + g.after();
-    let segments: Vec<_> =
-        (0..g.kernel).map(|ky| Segment { a: ky * columns * s.c, b: ky * g.kernel * s.c, len: g.kernel * s.c }).collect();
+    let segments: Vec<_> = (0..g.kernel)
+        .map(|ky| Segment { a: ky * columns * s.c, b: ky * g.kernel * s.c, len: g.kernel * s.c })
+        .collect();
     let chunks = chunks(&segments);
     let statistics_len = if e.statistics { 2 * s.o } else { 0 };
     let mut partial = cpu.scratch(images * tasks * statistics_len);
@@ -67,7 +68,12 @@ pub(crate) fn conv<T: Element>(
                 for (at, height) in micro.heights(line) {
                     let a_first = (row * g.stride * columns + at * g.stride) * s.c;
                     for (i, chunk) in chunks.iter().enumerate() {
-                        debug_assert!(a_first + (height - 1) * g.stride * s.c + chunk.iter().map(|s| s.a + s.len).max().unwrap_or(0) <= a.len());
+                        debug_assert!(
+                            a_first
+                                + (height - 1) * g.stride * s.c
+                                + chunk.iter().map(|s| s.a + s.len).max().unwrap_or(0)
+                                <= a.len()
+                        );
                         let t = Tile {
                             a: &raw const a[a_first],
                             a_row: g.stride * s.c,
@@ -81,13 +87,28 @@ pub(crate) fn conv<T: Element>(
                         unsafe { micro.run(height, panel.vectors, chunk, t, i > 0) };
                     }
                     let pixel = row * line + at;
-                    let part = |v: View<'_, Cpu<T>>, at: usize| at + panel.first..(at + panel.first + panel.columns).min(v.shape().len());
+                    let part = |v: View<'_, Cpu<T>>, at: usize| {
+                        at + panel.first..(at + panel.first + panel.columns).min(v.shape().len())
+                    };
                     let bias = e.bias.map_or(&[][..], |b| &b.as_slice()[part(b, 0)]);
                     let channel = e.channel.map_or(&[][..], |v| &v.as_slice()[part(v, image * s.o)]);
-                    let residual = e.residual.map_or(&[][..], |r| &r.as_slice()[(pixels.start + pixel) * s.o..(pixels.start + pixel + height) * s.o]);
+                    let residual = e.residual.map_or(&[][..], |r| {
+                        &r.as_slice()[(pixels.start + pixel) * s.o..(pixels.start + pixel + height) * s.o]
+                    });
                     let scale = T::of_f32(e.scale);
                     let y = &mut y[pixel * s.o..(pixel + height) * s.o];
-                    store(cpu.isa(), &tile, panel.width, (panel.first, panel.columns), bias, channel, residual, scale, y, s.o);
+                    store(
+                        cpu.isa(),
+                        &tile,
+                        panel.width,
+                        (panel.first, panel.columns),
+                        bias,
+                        channel,
+                        residual,
+                        scale,
+                        y,
+                        s.o,
+                    );
                 }
             }
         }

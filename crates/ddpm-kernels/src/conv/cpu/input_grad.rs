@@ -81,7 +81,9 @@ pub(crate) fn input_grad<T: Element>(
                 for panel in packed.panels() {
                     for (at, height) in micro.heights(pixels) {
                         for (i, chunk) in chunks.iter().enumerate() {
-                            debug_assert!(chunk.iter().all(|k| at * s.o + k.a + (height - 1) * s.o + k.len <= left.len()));
+                            debug_assert!(
+                                chunk.iter().all(|k| at * s.o + k.a + (height - 1) * s.o + k.len <= left.len())
+                            );
                             let t = Tile {
                                 a: &raw const left[at * s.o],
                                 a_row: s.o,
@@ -117,7 +119,10 @@ mod tests {
                 for tap in 0..g.kernel {
                     let read = out * g.stride as isize + tap as isize - g.before() as isize;
                     if let Ok(read) = usize::try_from(read) {
-                        assert!(reach(g, read).any(|found| found == (tap, out)), "{g:?}: {out} reads {read} by tap {tap}");
+                        assert!(
+                            reach(g, read).any(|found| found == (tap, out)),
+                            "{g:?}: {out} reads {read} by tap {tap}"
+                        );
                     }
                 }
             }

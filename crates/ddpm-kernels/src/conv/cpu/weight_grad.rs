@@ -6,10 +6,11 @@ use ddpm_tensor::{Cpu, Element, Shape, View};
 
 use super::tile::{Micro, Segment, Tile};
 use super::{Geometry, Sizes};
+use crate::KernelError;
 use crate::error::expect;
 use crate::operand::Operand;
 use crate::operand::cpu::Rows;
-use crate::{GROUP, KernelError};
+use crate::sums::GROUP;
 
 /// Pixels whose products are one chain of sums: what they read stays in the first-level cache.
 const CHUNK_PIXELS: usize = 128;

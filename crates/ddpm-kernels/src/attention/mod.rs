@@ -1,0 +1,3 @@
+//! Softmax attention with any number of heads.
+
+pub(crate) mod cpu;
