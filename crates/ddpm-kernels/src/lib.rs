@@ -7,6 +7,7 @@
 //! | an input that is normalised, activated, concatenated, enlarged while it is loaded | [`Operand`] |
 //! | what happens to an output before it is stored | [`Epilogue`] |
 //! | convolutions and dense layers | [`conv`] |
+//! | softmax attention | [`attention`] |
 //! | losses | [`loss`] |
 //! | optimiser and EMA | [`adamw`] |
 //! | noising, a step of a sampler | [`noise`], [`posterior`] |
@@ -23,6 +24,7 @@ pub mod loss;
 pub mod noise;
 mod operand;
 pub mod posterior;
+mod product;
 pub mod ptx;
 mod statistics;
 pub mod sums;

@@ -1,6 +1,5 @@
 //! AdamW and the exponential moving average of parameters, in one pass over flat buffers.
 
-#[allow(dead_code)] // called by the CPU's backend
 pub(crate) mod cpu;
 
 /// What one step of the optimiser needs beside the buffers:

@@ -2,7 +2,6 @@
 
 use ddpm_tensor::{Device, Tensor};
 
-#[allow(dead_code)] // called by the CPU's backend
 pub(crate) mod cpu;
 
 /// A loss of one element, of the difference `d = output − target`.

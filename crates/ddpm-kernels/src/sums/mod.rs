@@ -1,6 +1,5 @@
 //! Sums over pixels and over images, rows of tables, and what is done to each element alone.
 
-#[allow(dead_code)] // called by the CPU's backend
 pub(crate) mod cpu;
 
 /// Images whose sum is made from zero before it is added to a gradient, so that micro-batches of a multiple of it give
