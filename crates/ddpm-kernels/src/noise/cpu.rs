@@ -52,6 +52,7 @@ simd! {
 const NS_PER_ELEMENT: usize = 2;
 
 /// Noises a batch; see [`Backend::noise`](crate::Backend::noise).
+#[allow(clippy::type_complexity)] // two tensors
 pub(crate) fn noise<T: Element>(
     cpu: &Cpu<T>,
     x_0: View<'_, Cpu<T>>,
@@ -72,13 +73,12 @@ pub(crate) fn noise<T: Element>(
         let (x_t, eps) = unsafe { (x_t_out.part(range.clone()), eps_out.part(range.clone())) };
         let x_0 = &x_0.as_slice()[range];
         let ((a, b), address) = (coefficients[image], address.at_sample(address.sample + image as u64));
-        match (T::as_f32(x_0), T::as_f32_mut(x_t), T::as_f32_mut(eps)) {
-            (Some(x_0), Some(x_t), Some(eps)) => noise_image(x_0, a, b, address, x_t, eps),
-            _ => {
-                fill_normal(address, eps);
-                for ((x_t, &x_0), &eps) in x_t.iter_mut().zip(x_0).zip(eps.iter()) {
-                    *x_t = T::of_f32(b).fma(eps, T::of_f32(a) * x_0);
-                }
+        if let (Some(x_0), Some(x_t), Some(eps)) = (T::as_f32(x_0), T::as_f32_mut(x_t), T::as_f32_mut(eps)) {
+            noise_image(x_0, a, b, address, x_t, eps);
+        } else {
+            fill_normal(address, eps);
+            for ((x_t, &x_0), &eps) in x_t.iter_mut().zip(x_0).zip(eps.iter()) {
+                *x_t = T::of_f32(b).fma(eps, T::of_f32(a) * x_0);
             }
         }
     });
@@ -112,9 +112,11 @@ pub(crate) fn fill_normal<T: Element>(address: Address, out: &mut [T]) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
-    use super::noise_image;
-    use ddpm_tensor::random::{Address, Purpose};
+    use super::*;
+    use crate::testing::{close, cpu, handles, same_bits, tensor};
+    use ddpm_tensor::random::Purpose;
 
     #[test]
     fn follows_equation_4_and_keeps_its_noise() {
@@ -134,5 +136,62 @@ mod tests {
                 assert!(error <= 3e-7 + 2e-7 * expected.abs(), "element {e} of {len}: {} for {expected}", x_t[e]);
             }
         }
+    }
+
+    const COEFFICIENTS: [(f32, f32); 3] = [(0.9, 0.3), (0.5, 0.8), (0.01, 0.99)];
+
+    fn address() -> Address {
+        Address::new(7, Purpose::Noise).at_step(3).at_sample(11)
+    }
+
+    #[test]
+    fn images_of_a_batch_have_their_own_coefficients_and_noise_whatever_the_batch_and_the_threads() {
+        for [h, w, c] in [[1, 1, 1], [7, 17, 3], [33, 33, 1]] {
+            let mut reference = None;
+            for cpu in handles::<f32>() {
+                let x_0 = tensor(&cpu, 1, [3, h, w, c]);
+                let (x_t, eps) = noise(&cpu, x_0.view(), &COEFFICIENTS, address()).unwrap();
+                let drawn = normals(&cpu, x_0.shape(), address()).unwrap();
+                same_bits("the noise that was used", eps.as_slice(), drawn.as_slice());
+                let len = h * w * c;
+                for (i, (a, b)) in COEFFICIENTS.into_iter().enumerate() {
+                    let own = i * len..(i + 1) * len;
+                    let mut alone = [vec![0.0; len], vec![0.0; len]];
+                    let [alone_x, alone_eps] = &mut alone;
+                    let at = address().at_sample(11 + i as u64);
+                    noise_image(&x_0.as_slice()[own.clone()], a, b, at, alone_x, alone_eps);
+                    same_bits("x_t of one image", &x_t.as_slice()[own.clone()], &alone[0]);
+                    same_bits("noise of one image", &eps.as_slice()[own], &alone[1]);
+                }
+                let reference: &Vec<f32> = reference.get_or_insert_with(|| x_t.as_slice().to_vec());
+                same_bits(&format!("{cpu:?}"), x_t.as_slice(), reference);
+            }
+        }
+    }
+
+    #[test]
+    fn f64_takes_the_same_normals_and_more_digits() {
+        let cpu = cpu::<f64>();
+        let x_0 = tensor(&cpu, 1, [3, 40, 11, 3]);
+        let (x_t, eps) = noise(&cpu, x_0.view(), &COEFFICIENTS, address()).unwrap();
+        let drawn = normals(&crate::testing::cpu::<f32>(), x_0.shape(), address()).unwrap();
+        let drawn: Vec<f64> = drawn.as_slice().iter().map(|&z| z as f64).collect();
+        same_bits("noise", eps.as_slice(), &drawn);
+        let each = 40 * 11 * 3;
+        let expected: Vec<f64> = (0..3 * each)
+            .map(|e| {
+                let (a, b) = COEFFICIENTS[e / each];
+                a as f64 * x_0.as_slice()[e] + b as f64 * drawn[e]
+            })
+            .collect();
+        close("x_t", x_t.as_slice(), &expected, 1e-15, 1e-15);
+    }
+
+    #[test]
+    fn another_number_of_coefficients_is_refused() {
+        let cpu = cpu::<f32>();
+        let x_0 = tensor(&cpu, 1, [2, 3]);
+        let message = noise(&cpu, x_0.view(), &COEFFICIENTS, address()).unwrap_err().to_string();
+        assert_eq!(message, "noise: 3 coefficients came for 2 images");
     }
 }

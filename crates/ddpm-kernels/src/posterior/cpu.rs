@@ -89,6 +89,7 @@ simd! {
 const NS_PER_ELEMENT: usize = 2;
 
 /// Takes a batch a step back; see [`Backend::reverse_step`](crate::Backend::reverse_step).
+#[allow(clippy::type_complexity)] // two tensors
 pub(crate) fn reverse_step<T: Element>(
     cpu: &Cpu<T>,
     x: View<'_, Cpu<T>>,
@@ -108,35 +109,38 @@ pub(crate) fn reverse_step<T: Element>(
         let (next, x_0) = unsafe { (next_out.part(range.clone()), x_0_out.part(range.clone())) };
         let (x, output) = (&x.as_slice()[range.clone()], &output.as_slice()[range]);
         let address = address.at_sample(address.sample + image as u64);
-        match (T::as_f32(x), T::as_f32(output), T::as_f32_mut(next), T::as_f32_mut(x_0)) {
-            (Some(x), Some(output), Some(next), Some(x_0)) => posterior_image(x, output, c, address, next, Some(x_0)),
-            _ => {
-                let clip = T::of_f32(c.clip);
-                // z first, in the place of the result
-                noise::cpu::fill_normal(address, next);
-                for (((next, x_0), &x), &output) in next.iter_mut().zip(x_0).zip(x).zip(output) {
-                    let value = T::of_f32(c.predict_output).fma(output, T::of_f32(c.predict_x) * x);
-                    *x_0 = if value > clip {
-                        clip
-                    } else if value < -clip {
-                        -clip
-                    } else {
-                        value
-                    };
-                    let mixed = T::of_f32(c.from_output).fma(output, T::of_f32(c.from_x) * x);
-                    let mean = T::of_f32(c.from_x_0).fma(*x_0, mixed);
-                    *next = if c.sigma == 0.0 { mean } else { T::of_f32(c.sigma).fma(*next, mean) };
-                }
-            }
+        if let (Some(x), Some(output), Some(next)) = (T::as_f32(x), T::as_f32(output), T::as_f32_mut(next))
+            && let Some(x_0) = T::as_f32_mut(x_0)
+        {
+            posterior_image(x, output, c, address, next, Some(x_0));
+            return;
+        }
+        let clip = T::of_f32(c.clip);
+        // z first, in the place of the result
+        noise::cpu::fill_normal(address, next);
+        for (((next, x_0), &x), &output) in next.iter_mut().zip(x_0).zip(x).zip(output) {
+            let value = T::of_f32(c.predict_output).fma(output, T::of_f32(c.predict_x) * x);
+            *x_0 = if value > clip {
+                clip
+            } else if value < -clip {
+                -clip
+            } else {
+                value
+            };
+            let mixed = T::of_f32(c.from_output).fma(output, T::of_f32(c.from_x) * x);
+            let mean = T::of_f32(c.from_x_0).fma(*x_0, mixed);
+            *next = if c.sigma == 0.0 { mean } else { T::of_f32(c.sigma).fma(*next, mean) };
         }
     });
     Ok((next, x_0.then_some(predicted)))
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{StepCoefficients, posterior_image};
-    use ddpm_tensor::random::{Address, Purpose};
+    use super::*;
+    use crate::testing::{close, cpu, handles, same_bits, tensor};
+    use ddpm_tensor::random::Purpose;
 
     const C: StepCoefficients = StepCoefficients {
         predict_x: 1.25,
@@ -192,5 +196,68 @@ mod tests {
         posterior_image(&x, &[0.0; 4], &C, address, &mut next, Some(&mut x_0));
         assert!(x_0[0].is_nan() && next[0].is_nan());
         assert_eq!(x_0[1..], [1.0, -1.0, 0.625]);
+    }
+
+    fn address() -> Address {
+        Address::new(7, Purpose::Sampler).at_step(3).at_sample(11)
+    }
+
+    #[test]
+    fn images_of_a_batch_have_their_own_noise_whatever_the_batch_and_the_threads() {
+        for [h, w, channels] in [[1, 1, 1], [7, 17, 3], [33, 33, 1]] {
+            let mut reference = None;
+            for cpu in handles::<f32>() {
+                let shape = [3, h, w, channels];
+                let (x, output) = (tensor(&cpu, 1, shape), tensor(&cpu, 2, shape));
+                let (next, x_0) = reverse_step(&cpu, x.view(), output.view(), &C, address(), true).unwrap();
+                let (without, none) = reverse_step(&cpu, x.view(), output.view(), &C, address(), false).unwrap();
+                assert!(none.is_none());
+                same_bits("next, x_0 not asked for", without.as_slice(), next.as_slice());
+                let len = h * w * channels;
+                for i in 0..3 {
+                    let own = i * len..(i + 1) * len;
+                    let (mut alone, mut alone_x_0) = (vec![0.0; len], vec![0.0; len]);
+                    let (x, output) = (&x.as_slice()[own.clone()], &output.as_slice()[own.clone()]);
+                    let at = address().at_sample(11 + i as u64);
+                    posterior_image(x, output, &C, at, &mut alone, Some(&mut alone_x_0));
+                    same_bits("next of one image", &next.as_slice()[own.clone()], &alone);
+                    same_bits("x_0 of one image", &x_0.as_ref().unwrap().as_slice()[own], &alone_x_0);
+                }
+                let reference: &Vec<f32> = reference.get_or_insert_with(|| next.as_slice().to_vec());
+                same_bits(&format!("{cpu:?}"), next.as_slice(), reference);
+            }
+        }
+    }
+
+    #[test]
+    fn f64_follows_the_formula_with_more_digits() {
+        let cpu = cpu::<f64>();
+        let shape = [2, 40, 11, 3];
+        let (x, output) = (tensor(&cpu, 1, shape), tensor(&cpu, 2, shape));
+        let z = noise::cpu::normals(&cpu, shape.into(), address()).unwrap();
+        for c in [C, StepCoefficients { sigma: 0.0, clip: f32::INFINITY, ..C }] {
+            let (next, x_0) = reverse_step(&cpu, x.view(), output.view(), &c, address(), true).unwrap();
+            let [predict_x, predict_output, clip] = [c.predict_x, c.predict_output, c.clip].map(f64::from);
+            let [from_x_0, from_x, from_output, sigma] = [c.from_x_0, c.from_x, c.from_output, c.sigma].map(f64::from);
+            let pairs = x.as_slice().iter().zip(output.as_slice());
+            let expected_x_0: Vec<f64> =
+                pairs.map(|(x, o)| (predict_x * x + predict_output * o).max(-clip).min(clip)).collect();
+            let expected: Vec<f64> = (0..expected_x_0.len())
+                .map(|e| {
+                    let [x, o, z] = [&x, &output, &z].map(|t| t.as_slice()[e]);
+                    from_x_0 * expected_x_0[e] + from_x * x + from_output * o + sigma * z
+                })
+                .collect();
+            close("x_0", x_0.unwrap().as_slice(), &expected_x_0, 1e-15, 1e-15);
+            close("next", next.as_slice(), &expected, 1e-15, 1e-15);
+        }
+    }
+
+    #[test]
+    fn an_output_of_another_shape_is_refused() {
+        let cpu = cpu::<f32>();
+        let (x, output) = (tensor(&cpu, 1, [2, 3]), tensor(&cpu, 2, [2, 4]));
+        let message = reverse_step(&cpu, x.view(), output.view(), &C, address(), true).unwrap_err().to_string();
+        assert_eq!(message, "reverse_step: the network's output should be [2, 3], but is [2, 4]");
     }
 }
