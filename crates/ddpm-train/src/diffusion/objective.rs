@@ -4,7 +4,8 @@ use std::fmt;
 
 use ddpm_kernels::loss::LossKind;
 
-/// The loss of one element as a function of d = output − target; a batch's loss is the mean over its elements, each image's times its weight.
+/// The loss of one element as a function of d = output − target; a batch's loss is the mean over its elements, each
+/// image's times its weight.
 ///
 /// The fused operation that computes it with its gradient is [`Backend::loss`](ddpm_kernels::Backend::loss).
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

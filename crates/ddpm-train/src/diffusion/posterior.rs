@@ -68,7 +68,8 @@ impl Posterior {
         }
     }
 
-    /// ln σ_t² for likelihoods. At t = 0 both kinds use β̃_1, since β̃_0 is 0 and β_0 gives a worse decoder; a chain of one step has only β_0.
+    /// ln σ_t² for likelihoods. At t = 0 both kinds use β̃_1, since β̃_0 is 0 and β_0 gives a worse decoder; a chain of
+    /// one step has only β_0.
     ///
     /// Source: Ho et al.'s CIFAR-10 program, where the rule stands with the two kinds.
     ///

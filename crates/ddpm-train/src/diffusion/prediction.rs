@@ -1,7 +1,7 @@
 //! What the network predicts, and how one prediction becomes another.
 //!
-//! x_t = √ᾱ x_0 + √(1−ᾱ) ε ties the four quantities x_t, x_0, ε and v together, so that x_0, ε and v each follow from x_t and any
-//! other of the three, linearly. All factors depend on ᾱ alone.
+//! x_t = √ᾱ x_0 + √(1−ᾱ) ε ties the four quantities x_t, x_0, ε and v together, so that x_0, ε and v each follow from
+//! x_t and any other of the three, linearly. All factors depend on ᾱ alone.
 
 use super::DiffusionError;
 use super::forward::Noising;

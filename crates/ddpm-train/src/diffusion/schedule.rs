@@ -22,7 +22,8 @@ named_enum! {
         Sigmoid = "sigmoid",
         /// β_end at every step.
         Const = "const",
-        /// 1/(T − t): 1/T, 1/(T−1), …, 1. Sohl-Dickstein et al. 2015, section 2.4.1. Ends in pure noise (ᾱ = 0), which ε cannot predict.
+        /// 1/(T − t): 1/T, 1/(T−1), …, 1. Sohl-Dickstein et al. 2015, section 2.4.1. Ends in pure noise (ᾱ = 0), which
+        /// ε cannot predict.
         Jsd = "jsd",
         /// β_start → β_end over the first tenth of the steps, then β_end.
         Warmup10 = "warmup10",
@@ -224,8 +225,8 @@ impl Schedule {
         self.alpha_bar[t] / (1.0 - self.alpha_bar[t])
     }
 
-    /// The schedule of a chain that visits only `time_steps` (ascending): β'_i = 1 − ᾱ_{s_i}/ᾱ_{s_{i−1}}, so that its ᾱ'_i are
-    /// the ᾱ_{s_i} of this one (Nichol and Dhariwal 2021, eq. 19).
+    /// The schedule of a chain that visits only `time_steps` (ascending): β'_i = 1 − ᾱ_{s_i}/ᾱ_{s_{i−1}}, so that its
+    /// ᾱ'_i are the ᾱ_{s_i} of this one (Nichol and Dhariwal 2021, eq. 19).
     ///
     /// # Errors
     /// A subset that is empty, not ascending or outside 0..T.
@@ -243,7 +244,8 @@ impl Schedule {
         Ok(Respaced { schedule, time_steps: time_steps.to_vec() })
     }
 
-    /// This schedule with √ᾱ shifted and scaled so that the first value stays and the last becomes 0 (Lin et al. 2024, algorithm 1).
+    /// This schedule with √ᾱ shifted and scaled so that the first value stays and the last becomes 0 (Lin et al. 2024,
+    /// algorithm 1).
     ///
     /// # Errors
     /// Fewer than two time steps: the first and the last are then one.

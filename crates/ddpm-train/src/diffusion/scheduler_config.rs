@@ -1,7 +1,8 @@
 //! diffusers' `scheduler_config.json`, read and written as text. No file is opened here.
 //!
-//! Of the classes, `DDPMScheduler` and `DDIMScheduler` are understood (defaults as of diffusers 0.42.1). A missing key means the class's
-//! default, an unknown key is passed over as diffusers does, and a value without a counterpart is an error that names it.
+//! Of the classes, `DDPMScheduler` and `DDIMScheduler` are understood (defaults as of diffusers 0.42.1). A missing key
+//! means the class's default, an unknown key is passed over as diffusers does, and a value without a counterpart is an
+//! error that names it.
 
 use serde_json::{Map, Value, json};
 
@@ -220,7 +221,8 @@ impl Keys<'_> {
         }
     }
 
-    /// Thresholding comes before `clip_sample`. Its bound is at least 1 and at most `sample_max_value`: with 1 it is plain clipping.
+    /// Thresholding comes before `clip_sample`. Its bound is at least 1 and at most `sample_max_value`: with 1 it is
+    /// plain clipping.
     fn clip(&self) -> Result<Option<f64>, DiffusionError> {
         if self.flag("thresholding", false)? {
             return if self.number("sample_max_value", 1.0)? == 1.0 {

@@ -3,10 +3,11 @@
 use super::{Plan, Previous, ReverseStep, SamplerOptions};
 use crate::diffusion::{DiffusionError, Prediction, Schedule};
 
-/// x_s = √ᾱ_s x̂_0 + √(1 − ᾱ_s − σ²) ε̂ + σ z with σ = η √((1 − ᾱ_s)/(1 − ᾱ_t)) √(1 − ᾱ_t/ᾱ_s) (Song et al. 2021, eq. 12 and 16).
+/// x_s = √ᾱ_s x̂_0 + √(1 − ᾱ_s − σ²) ε̂ + σ z with σ = η √((1 − ᾱ_s)/(1 − ᾱ_t)) √(1 − ᾱ_t/ᾱ_s) (Song et al. 2021, eq.
+/// 12 and 16).
 ///
-/// ε̂ is what the network predicted, also where x̂_0 was clipped, unless `clipped_eps` asks for the ε that belongs to the clipped x̂_0
-/// (diffusers' `use_clipped_model_output`; guided diffusion always does so).
+/// ε̂ is what the network predicted, also where x̂_0 was clipped, unless `clipped_eps` asks for the ε that belongs to
+/// the clipped x̂_0 (diffusers' `use_clipped_model_output`; guided diffusion always does so).
 ///
 /// # Errors
 /// Options out of range, or a prediction that says nothing of x_0 at some step.

@@ -1,7 +1,8 @@
 //! Samplers: from noise to images.
 //!
-//! A sampler turns a schedule and options into a [`Plan`], a list of [`ReverseStep`]s, which is data: the time step that the network is
-//! told and seven numbers that the fused posterior kernel takes. Running a plan is the same for all of them.
+//! A sampler turns a schedule and options into a [`Plan`], a list of [`ReverseStep`]s, which is data: the time step
+//! that the network is told and seven numbers that the fused posterior kernel takes. Running a plan is the same for all
+//! of them.
 //!
 //! ```
 //! use ddpm_train::diffusion::ScheduleSettings;
@@ -74,8 +75,9 @@ pub enum Previous {
     /// The next time step of the list: the steps join without gap or overlap.
     #[default]
     Listed,
-    /// t − ⌊T/S⌋, as diffusers' `DDIMScheduler`: the same with `leading` spacing, but with `linspace`, and with `trailing` where S does not
-    /// divide T, it misses the next listed time step. For models that bring diffusers' settings.
+    /// t − ⌊T/S⌋, as diffusers' `DDIMScheduler`: the same with `leading` spacing, but with `linspace`, and with
+    /// `trailing` where S does not divide T, it misses the next listed time step. For models that bring diffusers'
+    /// settings.
     FixedStride,
 }
 

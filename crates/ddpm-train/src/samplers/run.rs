@@ -49,8 +49,8 @@ pub struct Moment<'a, B: Backend> {
 impl Plan {
     /// Takes `x` (`[N, H, W, C]`, from [`latents`]) through all steps.
     ///
-    /// `model` is called with x_t and the time step t of all images, and returns what the network predicts, of x_t's shape. `watch` is
-    /// called after each step, with x̂_0 if `show_x_0`; its error ends the run.
+    /// `model` is called with x_t and the time step t of all images, and returns what the network predicts, of x_t's
+    /// shape. `watch` is called after each step, with x̂_0 if `show_x_0`; its error ends the run.
     ///
     /// # Errors
     /// Those of `model`, `watch` and the device.

@@ -9,7 +9,8 @@ named_enum! {
     #[derive(Default)]
     #[non_exhaustive]
     Spacing: "spacing" {
-        /// k⌊T/S⌋ + offset, k = 0..S−1: starts short of T−1 and ends on `offset` (Song et al. 2021, appendix D.2 "linear"; diffusers' default).
+        /// k⌊T/S⌋ + offset, k = 0..S−1: starts short of T−1 and ends on `offset` (Song et al. 2021, appendix D.2
+        /// "linear"; diffusers' default).
         #[default]
         Leading = "leading" | "uniform",
         /// round(T − kT/S) − 1, k = 0..S−1: starts on T−1 and ends short of 0 (Lin et al. 2024, table 2).
@@ -24,7 +25,8 @@ named_enum! {
 impl Spacing {
     /// The `steps` time steps to visit out of `time_steps`, from noise to image: strictly descending.
     ///
-    /// `steps_offset` shifts `Leading` alone, as in diffusers. `Quad` gives fewer than `steps` where several fall on one time step.
+    /// `steps_offset` shifts `Leading` alone, as in diffusers. `Quad` gives fewer than `steps` where several fall on
+    /// one time step.
     ///
     /// # Errors
     /// `steps` outside 1..=`time_steps`, or an offset that leads out of the schedule.

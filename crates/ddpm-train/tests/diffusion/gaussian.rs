@@ -1,4 +1,5 @@
-//! Where the data are Gaussian the best network is known and linear, so that the distribution a sampler makes can be followed exactly:
+//! Where the data are Gaussian the best network is known and linear, so that the distribution a sampler makes can be
+//! followed exactly:
 //! with x ~ N(m, s²), a step x' = a x + b + σ z gives N(a m + b, a² s² + σ²). No random number is drawn.
 
 use ddpm_train::diffusion::{BetaSchedule, Prediction, Schedule, ScheduleSettings, Variance};
@@ -10,7 +11,7 @@ const MEAN: f64 = 0.3;
 const DEVIATION: f64 = 0.2;
 
 /// What the best network for x_0 ~ N(MEAN, DEVIATION²) predicts of x_t.
-fn best(prediction: Prediction, alpha_bar: f64, x_t: f64) -> f64 {
+pub(crate) fn best(prediction: Prediction, alpha_bar: f64, x_t: f64) -> f64 {
     let variance = DEVIATION * DEVIATION;
     let gain = variance * alpha_bar.sqrt() / (alpha_bar * variance + 1.0 - alpha_bar);
     let x_0 = MEAN + gain * (x_t - alpha_bar.sqrt() * MEAN);
@@ -18,7 +19,7 @@ fn best(prediction: Prediction, alpha_bar: f64, x_t: f64) -> f64 {
 }
 
 /// Mean and standard deviation of what the sampler makes.
-fn sampled(name: &str, schedule: &Schedule, options: &SamplerOptions) -> (f64, f64) {
+pub(crate) fn sampled(name: &str, schedule: &Schedule, options: &SamplerOptions) -> (f64, f64) {
     let options = SamplerOptions { clip: None, ..options.clone() };
     let plan = (samplers::find(name).unwrap().plan)(schedule, &options).unwrap();
     let (mut mean, mut variance) = (0.0, 1.0);

@@ -4,6 +4,7 @@
 mod diffusers;
 mod gaussian;
 mod process;
+mod run;
 mod samplers;
 mod scheduler_config;
 

@@ -49,8 +49,8 @@ fn spacings_by_hand() {
 
 #[test]
 fn implicit_sampling_with_all_the_noise_is_ancestral_sampling() {
-    // η = 1 gives σ² = β̃ (Song et al. 2021, section 4.1); with the ε of the clipped x_0 the means agree too, and without clipping
-    // there is but one ε.
+    // η = 1 gives σ² = β̃ (Song et al. 2021, section 4.1); with the ε of the clipped x_0 the means agree too, and
+    // without clipping there is but one ε.
     for prediction in [Prediction::Eps, Prediction::X0, Prediction::V] {
         for steps in [1, 13, 250, 1000] {
             let options = SamplerOptions {
