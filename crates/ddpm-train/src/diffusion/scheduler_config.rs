@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{BetaSchedule, DiffusionError, Prediction, ScheduleSettings, Variance};
 use crate::named::named_enum;
 use crate::samplers::{Previous, SamplerOptions, Spacing};
+use crate::settings::Settings;
 
 named_enum! {
     /// A class of diffusers.
@@ -42,6 +43,14 @@ pub struct SchedulerConfig {
     pub schedule: ScheduleSettings,
     /// Prediction, variance, clipping and spacing. Number of steps and η are not part of the file.
     pub options: SamplerOptions,
+}
+
+impl From<&Settings> for SchedulerConfig {
+    /// What an export of a run says: ancestral sampling over the run's schedule.
+    fn from(settings: &Settings) -> Self {
+        let options = SamplerOptions::from(&settings.diffusion);
+        Self { class: SchedulerClass::Ddpm, schedule: settings.schedule(), options }
+    }
 }
 
 impl SchedulerConfig {

@@ -30,6 +30,7 @@ pub use step::ReverseStep;
 
 use crate::diffusion::{DiffusionError, Prediction, Schedule, Variance};
 use crate::named::UnknownName;
+use crate::settings::DiffusionSettings;
 
 /// A sampler as users know it.
 #[derive(Debug, Clone, Copy)]
@@ -119,6 +120,18 @@ impl Default for SamplerOptions {
             set_alpha_to_one: true,
             previous: Previous::default(),
             clipped_eps: false,
+        }
+    }
+}
+
+impl From<&DiffusionSettings> for SamplerOptions {
+    /// What a run's settings say of sampling; number and spacing of steps and η are for the caller to set.
+    fn from(settings: &DiffusionSettings) -> Self {
+        Self {
+            prediction: settings.prediction,
+            variance: settings.variance,
+            clip: settings.clip.then_some(settings.clip_range),
+            ..Self::default()
         }
     }
 }

@@ -87,11 +87,9 @@ fn drawn_images_have_the_mean_and_deviation_that_theory_gives() {
     let (cpu, schedule) = (cpu(), schedule());
     let here = Images { seed: 11, first: 0 };
     let count = 16 * 32 * 32;
-    for (name, steps, variance) in [
-        ("ddpm", 1000, Variance::FixedLarge),
-        ("ddpm", 60, Variance::FixedSmall),
-        ("ddim", 60, Variance::FixedSmall),
-    ] {
+    for (name, steps, variance) in
+        [("ddpm", 1000, Variance::FixedLarge), ("ddpm", 60, Variance::FixedSmall), ("ddim", 60, Variance::FixedSmall)]
+    {
         let options =
             SamplerOptions { steps: Some(steps), variance, eta: 0.8, clip: None, ..SamplerOptions::default() };
         let plan = (samplers::find(name).unwrap().plan)(&schedule, &options).unwrap();

@@ -3,6 +3,7 @@
 use ddpm_train::diffusion::scheduler_config::{SchedulerClass, SchedulerConfig};
 use ddpm_train::diffusion::{BetaSchedule, Prediction, ScheduleSettings, Variance};
 use ddpm_train::samplers::{Previous, SamplerOptions, Spacing};
+use ddpm_train::settings::Settings;
 
 fn parse(text: &str) -> SchedulerConfig {
     SchedulerConfig::parse(text).unwrap()
@@ -107,4 +108,21 @@ fn what_is_written_is_read_back() {
     assert_eq!(parse(&large.unwrap()).options.variance, Variance::FixedLarge);
     let quad = with(SamplerOptions { spacing: Spacing::Quad, ..SamplerOptions::default() });
     assert!(quad.unwrap_err().to_string().contains("timestep_spacing"));
+}
+
+#[test]
+fn a_runs_settings_survive_the_trip() {
+    let mut settings = Settings::default();
+    settings.diffusion.schedule = BetaSchedule::Warmup10;
+    settings.diffusion.timesteps = 300;
+    settings.diffusion.prediction = Prediction::V;
+    settings.diffusion.variance = Variance::FixedSmall;
+    settings.diffusion.clip_range = 1.25;
+    let config = SchedulerConfig::from(&settings);
+    let read = parse(&config.to_json().unwrap());
+    assert_eq!(read.schedule.build(), settings.schedule().build());
+    assert_eq!(SamplerOptions { previous: Previous::Listed, ..read.options }, (&settings.diffusion).into());
+    assert_eq!((config.options.prediction, config.options.clip), (Prediction::V, Some(1.25)));
+    settings.diffusion.clip = false;
+    assert_eq!(SchedulerConfig::from(&settings).options.clip, None);
 }
