@@ -1,0 +1,46 @@
+//! What each command does.
+
+mod bench;
+mod completions;
+mod config;
+mod doctor;
+mod export;
+mod info;
+mod machine;
+mod predict;
+mod sample;
+mod train;
+
+use anyhow::Result;
+
+use crate::{args::Command, failure::Failure};
+
+/// Runs a command to its end.
+pub(crate) fn run(command: Command) -> Result<()> {
+    let name = command.name();
+    match command {
+        Command::Train(args) => train::run(&args),
+        Command::Sample(args) => sample::run(&args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Eval(args) => {
+            Err(Failure::not_built(format!("ddpm eval {}", args.measure)).next("ddpm --help lists what is").into())
+        }
+        Command::Noise(args)
+        | Command::Interpolate(args)
+        | Command::Img2img(args)
+        | Command::Inpaint(args)
+        | Command::Invert(args)
+        | Command::Nearest(args)
+        | Command::Plot(args)
+        | Command::Reproduce(args) => {
+            let place = [&["ddpm".to_owned(), name.to_owned()], args.rest.as_slice()].concat().join(" ");
+            Err(Failure::not_built(format!("ddpm {name}")).place(place).next("ddpm --help lists what is").into())
+        }
+    }
+}
