@@ -150,14 +150,14 @@ impl<B: Device> Parameters<B> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use ddpm_tensor::Cpu;
+    use ddpm_tensor::{Cpu, CpuOptions};
 
     use super::*;
     use crate::layout::{Init, Role};
 
     #[test]
     fn numbers_are_read_and_written_by_name() {
-        let cpu = Cpu::<f32>::new(Default::default()).unwrap();
+        let cpu = Cpu::<f32>::new(CpuOptions::default()).unwrap();
         let mut layout = Layout::default();
         layout.at("a").add("weight", [2, 2], Role::DenseWeight, Init::PAPER);
         layout.at("b").add("weight", [3], Role::Bias, Init::Constant(0.0));

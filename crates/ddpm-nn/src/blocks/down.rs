@@ -4,7 +4,7 @@ use ddpm_kernels::Backend;
 use ddpm_tensor::{Tensor, View};
 
 use super::{Downsample, Residual, ResidualCache, ResidualInput, Temb};
-use crate::layers::{Attention, AttentionCache, FeatureMap};
+use crate::layers::{Attention, AttentionCache, SharedMap};
 use crate::{Mode, Parameters, Result};
 
 /// A level on the way down: residual blocks, each followed by attention where the level attends, then the halving,
@@ -21,7 +21,7 @@ pub struct Down {
 #[derive(Debug)]
 pub struct DownCache<B: Backend> {
     layers: Vec<(ResidualCache<B>, Option<AttentionCache<B>>)>,
-    downsampled: Option<Arc<FeatureMap<B>>>,
+    downsampled: Option<SharedMap<B>>,
 }
 
 impl Down {
@@ -33,11 +33,11 @@ impl Down {
         &self,
         backend: &B,
         parameters: &Parameters<B>,
-        x: Arc<FeatureMap<B>>,
+        x: SharedMap<B>,
         temb: View<'_, B>,
-        skips: &mut Vec<Arc<FeatureMap<B>>>,
+        skips: &mut Vec<SharedMap<B>>,
         mode: Mode,
-    ) -> Result<(Arc<FeatureMap<B>>, Option<DownCache<B>>)> {
+    ) -> Result<(SharedMap<B>, Option<DownCache<B>>)> {
         let mut h = x;
         let mut layers = Vec::new();
         for (residual, attention) in &self.layers {

@@ -4,7 +4,7 @@ use ddpm_kernels::Backend;
 use ddpm_tensor::{Tensor, View};
 
 use super::{Residual, ResidualCache, ResidualInput, Temb};
-use crate::layers::{Attention, AttentionCache, FeatureMap};
+use crate::layers::{Attention, AttentionCache, FeatureMap, SharedMap};
 use crate::{Mode, Parameters, Result};
 
 /// The middle of the network: residual block, attention (if any), residual block.
@@ -35,7 +35,7 @@ impl Mid {
         &self,
         backend: &B,
         parameters: &Parameters<B>,
-        x: Arc<FeatureMap<B>>,
+        x: SharedMap<B>,
         temb: View<'_, B>,
         mode: Mode,
     ) -> Result<(FeatureMap<B>, Option<MidCache<B>>)> {

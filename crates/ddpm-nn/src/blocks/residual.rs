@@ -1,11 +1,9 @@
-use std::sync::Arc;
-
 use ddpm_kernels::conv::Geometry;
 use ddpm_kernels::{Backend, Dropout, Epilogue, Operand, Pulled};
 use ddpm_tensor::{Tensor, View};
 
 use crate::config::TimeScaleShift;
-use crate::layers::{Conv, Dense, FeatureMap, GroupNorm, accumulate, plus, scaled};
+use crate::layers::{Conv, Dense, FeatureMap, GroupNorm, SharedMap, accumulate, plus, scaled};
 use crate::layout::{Init, Scope};
 use crate::{Mode, Parameters, Result};
 
@@ -48,9 +46,9 @@ pub struct ResidualOptions {
 #[derive(Debug)]
 pub struct ResidualInput<B: Backend> {
     /// What comes from the layer before.
-    pub first: Arc<FeatureMap<B>>,
+    pub first: SharedMap<B>,
     /// What comes along a skip connection.
-    pub skip: Option<Arc<FeatureMap<B>>>,
+    pub skip: Option<SharedMap<B>>,
 }
 
 impl<B: Backend> ResidualInput<B> {

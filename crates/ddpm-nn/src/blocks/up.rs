@@ -4,7 +4,7 @@ use ddpm_kernels::Backend;
 use ddpm_tensor::{Tensor, View};
 
 use super::{Residual, ResidualCache, ResidualInput, Temb, Upsample};
-use crate::layers::{Attention, AttentionCache, FeatureMap};
+use crate::layers::{Attention, AttentionCache, FeatureMap, SharedMap};
 use crate::{Mode, Parameters, Result};
 
 /// A level on the way up: residual blocks, each reading a skip connection beside what came before, and followed by
@@ -35,7 +35,7 @@ impl Up {
         parameters: &Parameters<B>,
         x: FeatureMap<B>,
         temb: View<'_, B>,
-        skips: &mut Vec<Arc<FeatureMap<B>>>,
+        skips: &mut Vec<SharedMap<B>>,
         mode: Mode,
     ) -> Result<(FeatureMap<B>, Option<UpCache<B>>)> {
         let mut h = x;

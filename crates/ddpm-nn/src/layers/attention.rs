@@ -1,9 +1,7 @@
-use std::sync::Arc;
-
 use ddpm_kernels::{Backend, Epilogue, Operand};
 use ddpm_tensor::Tensor;
 
-use super::{Dense, FeatureMap, GroupNorm, plus, scaled};
+use super::{Dense, FeatureMap, GroupNorm, SharedMap, plus, scaled};
 use crate::layout::{Init, Scope};
 use crate::{Mode, Parameters, Result};
 
@@ -24,7 +22,7 @@ pub struct Attention {
 /// What [`Attention::backward`] needs of the forward pass.
 #[derive(Debug)]
 pub struct AttentionCache<B: Backend> {
-    x: Arc<FeatureMap<B>>,
+    x: SharedMap<B>,
     statistics: Option<Tensor<B>>,
     q: Tensor<B>,
     k: Tensor<B>,
@@ -74,7 +72,7 @@ impl Attention {
         &self,
         backend: &B,
         parameters: &Parameters<B>,
-        x: Arc<FeatureMap<B>>,
+        x: SharedMap<B>,
         statistics: bool,
         mode: Mode,
     ) -> Result<(FeatureMap<B>, Option<AttentionCache<B>>)> {

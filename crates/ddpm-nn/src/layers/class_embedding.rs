@@ -20,6 +20,7 @@ pub enum Classes<'a, B: Backend> {
     Vectors(View<'a, B>),
 }
 
+#[allow(clippy::expl_impl_clone_on_copy)] // deriving would ask for B: Copy
 impl<B: Backend> Clone for Classes<'_, B> {
     fn clone(&self) -> Self {
         *self

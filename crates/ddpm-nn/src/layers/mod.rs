@@ -18,6 +18,8 @@ pub use dense::Dense;
 pub use group_norm::{GroupNorm, NormGrad};
 pub use time_embedding::{Sinusoid, TimeCache, TimeEmbedding};
 
+use std::sync::Arc;
+
 use ddpm_kernels::{Backend, Output};
 use ddpm_tensor::{Tensor, View};
 
@@ -31,6 +33,9 @@ pub struct FeatureMap<B: Backend> {
     /// `[N, C, 2]`: mean and M2 of each image and channel, if they were asked for.
     pub statistics: Option<Tensor<B>>,
 }
+
+/// A feature map that several layers read: the next one, and a later one along a skip connection.
+pub type SharedMap<B> = Arc<FeatureMap<B>>;
 
 impl<B: Backend> From<Output<B>> for FeatureMap<B> {
     fn from(output: Output<B>) -> Self {
@@ -46,13 +51,11 @@ impl<B: Backend> From<Tensor<B>> for FeatureMap<B> {
 
 /// `sum += term`, where the first term becomes the sum.
 pub(crate) fn accumulate<B: Backend>(backend: &B, sum: &mut Option<Tensor<B>>, term: Tensor<B>) -> Result<()> {
-    match sum {
-        Some(sum) => Ok(backend.add_scaled(sum, 1.0, term.view())?),
-        None => {
-            *sum = Some(term);
-            Ok(())
-        }
-    }
+    *sum = Some(match sum.take() {
+        Some(sum) => plus(backend, sum, term.view())?,
+        None => term,
+    });
+    Ok(())
 }
 
 /// `sum + term`, in the memory of the sum.

@@ -2,13 +2,13 @@
 
 use ddpm_nn::Parameters;
 use ddpm_tensor::random::{Address, Purpose};
-use ddpm_tensor::{Cpu, Shape, Tensor};
+use ddpm_tensor::{Cpu, CpuOptions, Shape, Tensor};
 
 /// f64, so that differences keep ten digits.
 pub(crate) type C = Cpu<f64>;
 
 pub(crate) fn cpu() -> C {
-    C::new(Default::default()).unwrap()
+    C::new(CpuOptions::default()).unwrap()
 }
 
 /// Addressed standard normals.
@@ -28,16 +28,19 @@ pub(crate) fn copy(cpu: &C, x: &Tensor<C>) -> Tensor<C> {
     Tensor::copy_of(cpu, x.view()).unwrap()
 }
 
+type Forward<'a> = &'a dyn Fn(&Parameters<C>, &[Tensor<C>]) -> Vec<Tensor<C>>;
+type Backward<'a> =
+    &'a dyn Fn(&Parameters<C>, &[Tensor<C>], Vec<Tensor<C>>, Option<&mut Parameters<C>>) -> Vec<Option<Tensor<C>>>;
+
 /// What is differentiated: outputs as a function of parameters and inputs.
 pub(crate) struct Case<'a> {
     pub(crate) name: &'a str,
     pub(crate) cpu: &'a C,
     pub(crate) parameters: Parameters<C>,
     pub(crate) inputs: Vec<Tensor<C>>,
-    pub(crate) forward: &'a dyn Fn(&Parameters<C>, &[Tensor<C>]) -> Vec<Tensor<C>>,
+    pub(crate) forward: Forward<'a>,
     /// Gradients of the inputs; `None` for one that gets none (without parameters' gradients, say).
-    pub(crate) backward:
-        &'a dyn Fn(&Parameters<C>, &[Tensor<C>], Vec<Tensor<C>>, Option<&mut Parameters<C>>) -> Vec<Option<Tensor<C>>>,
+    pub(crate) backward: Backward<'a>,
 }
 
 /// One comparison: a derivative along a direction in one tensor, by differences and by the backward pass.
@@ -64,6 +67,33 @@ impl Case<'_> {
     /// Panics unless the backward pass agrees with differences, adds up, and does not depend on whether gradients are
     /// wanted; and unless the comparison notices every gradient that is wrong by 1e-5.
     pub(crate) fn check(self) {
+        let (probes, labels, gradients) = self.compare();
+        let name = self.name;
+        if let Some(worst) = disagreement(&probes, &gradients) {
+            panic!("{name}: {worst}");
+        }
+        let largest = gradients.iter().map(|g| rms(g)).fold(0.0, f64::max);
+        for (i, gradient) in gradients.iter().enumerate() {
+            if rms(gradient) < 1e-2 * largest {
+                continue; // nothing that could be wrong: the bias of a key has no gradient
+            }
+            let mut wrong = gradients.clone();
+            wrong[i].iter_mut().for_each(|g| *g *= 1.0 + 1e-5);
+            assert!(
+                disagreement(&probes, &wrong).is_some_and(|text| text.starts_with(&labels[i])),
+                "{name}: a wrong gradient of {} goes unnoticed",
+                labels[i]
+            );
+        }
+    }
+
+    /// Whether the backward pass disagrees with differences: for one that is wrong on purpose.
+    pub(crate) fn is_wrong(&self) -> bool {
+        let (probes, _, gradients) = self.compare();
+        disagreement(&probes, &gradients).is_some()
+    }
+
+    fn compare(&self) -> (Vec<Probe>, Vec<String>, Vec<Vec<f64>>) {
         let (cpu, name) = (self.cpu, self.name);
         let outputs = (self.forward)(&self.parameters, &self.inputs);
         let shapes: Vec<Shape> = outputs.iter().map(Tensor::shape).collect();
@@ -96,37 +126,21 @@ impl Case<'_> {
             tensors.push((format!("input {i}"), Place::Input(i), d.as_slice().to_vec()));
         }
         let probes = self.probes(&tensors, &dy);
-        let gradients: Vec<Vec<f64>> = tensors.iter().map(|(_, _, g)| g.clone()).collect();
-        if let Some(worst) = disagreement(&probes, &gradients) {
-            panic!("{name}: {worst}");
-        }
-
-        let largest = gradients.iter().map(|g| rms(g)).fold(0.0, f64::max);
-        for (i, gradient) in gradients.iter().enumerate() {
-            if rms(gradient) < 1e-2 * largest {
-                continue; // nothing that could be wrong: the bias of a key has no gradient
-            }
-            let mut wrong = gradients.clone();
-            wrong[i].iter_mut().for_each(|g| *g *= 1.0001);
-            assert!(
-                disagreement(&probes, &wrong).is_some_and(|text| text.starts_with(&tensors[i].0)),
-                "{name}: a wrong gradient of {} goes unnoticed",
-                tensors[i].0
-            );
-        }
-    }
-
-    /// Whether the backward pass disagrees with differences: for one that is wrong on purpose.
-    pub(crate) fn is_wrong(self) -> bool {
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.check())).is_err()
+        let (labels, gradients) = tensors.into_iter().map(|(label, _, gradient)| (label, gradient)).unzip();
+        (probes, labels, gradients)
     }
 
     fn probes(&self, tensors: &[(String, Place, Vec<f64>)], dy: &[Vec<f64>]) -> Vec<Probe> {
         let mut probes = Vec::new();
         for (i, (label, place, gradient)) in tensors.iter().enumerate() {
             let mut direction = normals(gradient.len(), 500 + i as u64);
+            // Twice as much along the gradient, where a wrong size shows, as anywhere.
+            let (r, g) = (rms(&direction), rms(gradient).max(f64::MIN_POSITIVE));
+            direction.iter_mut().zip(gradient).for_each(|(v, gradient)| *v = *v / r + 2.0 * gradient / g);
             let norm = direction.iter().map(|v| v * v).sum::<f64>().sqrt();
-            direction.iter_mut().for_each(|v| *v /= norm);
+            for v in &mut direction {
+                *v /= norm;
+            }
             probes.push(Probe {
                 label: label.clone(),
                 tensor: i,
@@ -146,7 +160,7 @@ impl Case<'_> {
 
     /// The derivative of the loss along a direction, by central differences of fourth order.
     fn difference(&self, place: &Place, direction: &[f64], dy: &[Vec<f64>]) -> f64 {
-        const STEP: f64 = 1e-3;
+        const STEP: f64 = 5e-4;
         let at = |step: f64| match place {
             Place::Parameter(range) => {
                 let mut flat = self.parameters.to_host(self.cpu).unwrap();

@@ -13,6 +13,15 @@ use ddpm_tensor::Tensor;
 use crate::check::{C, Case, copy, cpu, random};
 use crate::parameters;
 
+fn plain(x: &Tensor<C>, double: bool) -> Operand<'_, C> {
+    let plain = Operand::plain(x.view());
+    if double { plain.nearest_2x() } else { plain }
+}
+
+fn parts(x: &[Tensor<C>], concat: bool) -> Operand<'_, C> {
+    if concat { Operand::concat(x[0].view(), x[1].view()) } else { Operand::plain(x[0].view()) }
+}
+
 #[test]
 fn convolutions() {
     let cpu = cpu();
@@ -26,16 +35,12 @@ fn convolutions() {
             let mut layout = Layout::default();
             let conv = Conv::new(layout.at("conv"), geometry, 3, 5, Init::PAPER);
             let layout = Arc::new(layout);
-            let operand = |x: &Tensor<C>| -> Operand<'_, C> {
-                let plain = Operand::plain(x.view());
-                if double { plain.nearest_2x() } else { plain }
-            };
             let forward = |p: &Parameters<C>, x: &[Tensor<C>]| {
-                vec![conv.forward(&cpu, p, &operand(&x[0]), Epilogue::default()).unwrap().y]
+                vec![conv.forward(&cpu, p, &plain(&x[0], double), Epilogue::default()).unwrap().y]
             };
             let backward = |p: &Parameters<C>, x: &[Tensor<C>], dy: Vec<Tensor<C>>, g: Option<&mut Parameters<C>>| {
-                let pulled = conv.backward(&cpu, p, &operand(&x[0]), dy[0].view(), g).unwrap();
-                vec![Some(cpu.operand_grad(&operand(&x[0]), pulled, [None, None]).unwrap().0)]
+                let pulled = conv.backward(&cpu, p, &plain(&x[0], double), dy[0].view(), g).unwrap();
+                vec![Some(cpu.operand_grad(&plain(&x[0], double), pulled, [None, None]).unwrap().0)]
             };
             let inputs = vec![random(&cpu, [2, 4, 6, 3], 1)];
             Case {
@@ -82,19 +87,15 @@ fn group_norm(groups: usize, concat: bool, scale_shift: bool, finish: bool) -> b
         let second = concat.then(|| FeatureMap::from(copy(&cpu, &x[1])));
         norm.statistics(&cpu, &first, second.as_ref()).unwrap()
     };
-    let operand = |x: &[Tensor<C>]| -> Operand<'_, C> {
-        let (a, b) = (x[0].view(), x[1].view());
-        if concat { Operand::concat(a, b) } else { Operand::plain(a) }
-    };
     let scale = |x: &[Tensor<C>]| scale_shift.then(|| copy(&cpu, &x[2]));
     let forward = |p: &Parameters<C>, x: &[Tensor<C>]| {
         let (s, scale) = (statistics(x), scale(x));
-        let operand = operand(x).norm(norm.norm(p, &s, scale.as_ref()).unwrap()).silu();
+        let operand = parts(x, concat).norm(norm.norm(p, &s, scale.as_ref()).unwrap()).silu();
         vec![cpu.operand_value(&operand).unwrap()]
     };
     let backward = |p: &Parameters<C>, x: &[Tensor<C>], dy: Vec<Tensor<C>>, g: Option<&mut Parameters<C>>| {
         let (s, scale) = (statistics(x), scale(x));
-        let operand = operand(x).norm(norm.norm(p, &s, scale.as_ref()).unwrap()).silu();
+        let operand = parts(x, concat).norm(norm.norm(p, &s, scale.as_ref()).unwrap()).silu();
         let pulled = cpu.operand_pull(dy[0].view(), &operand).unwrap();
         let wrong = copy(&cpu, &pulled.g);
         let grad = norm.backward(&cpu, &operand, pulled, [None, None], g).unwrap();
@@ -197,11 +198,10 @@ fn embeddings() {
 fn concatenation_and_doubling_give_their_parts_their_gradients() {
     let cpu = cpu();
     let layout = Arc::new(Layout::default());
-    let operand = |x: &[Tensor<C>]| -> Operand<'_, C> { Operand::concat(x[0].view(), x[1].view()).nearest_2x() };
-    let forward = |_: &Parameters<C>, x: &[Tensor<C>]| vec![cpu.operand_value(&operand(x)).unwrap()];
+    let forward = |_: &Parameters<C>, x: &[Tensor<C>]| vec![cpu.operand_value(&parts(x, true).nearest_2x()).unwrap()];
     let backward = |_: &Parameters<C>, x: &[Tensor<C>], dy: Vec<Tensor<C>>, _: Option<&mut Parameters<C>>| {
-        let pulled: Pulled<C> = cpu.operand_pull(dy[0].view(), &operand(x)).unwrap();
-        let (a, b) = cpu.operand_grad(&operand(x), pulled, [None, None]).unwrap();
+        let pulled: Pulled<C> = cpu.operand_pull(dy[0].view(), &parts(x, true).nearest_2x()).unwrap();
+        let (a, b) = cpu.operand_grad(&parts(x, true).nearest_2x(), pulled, [None, None]).unwrap();
         vec![Some(a), b]
     };
     let inputs = vec![random(&cpu, [2, 2, 3, 2], 1), random(&cpu, [2, 2, 3, 3], 2)];

@@ -57,7 +57,7 @@ fn scale_shift_with_classes() {
         "layers_per_block": 1, "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "num_class_embeds": 5,
         "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "attention_head_dim": 2,
         "resnet_time_scale_shift": "scale_shift"}"#;
-    network("scale-shift, classes", config, [3, 2, 4], Some(&[4, 0, 4]), Mode::Differentiate, true);
+    network("scale-shift, classes", config, [3, 4, 6], Some(&[4, 0, 4]), Mode::Differentiate, true);
 }
 
 #[test]
