@@ -1,6 +1,6 @@
 //! `cargo xtask tidy`: what no compiler checks. The same checks are a test, so that `cargo test` makes them too.
 
-use crate::repository;
+use crate::{kernels, repository};
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,8 @@ const DATA: [&str; 7] = ["npz", "npy", "png", "jpg", "gif", "safetensors", "gz"]
 /// Checks the whole repository; fails with every finding, one a line.
 pub(crate) fn run() -> Result<()> {
     let files = repository::files()?;
-    let findings = findings(&read(&files));
+    let mut findings = findings(&read(&files));
+    findings.extend(kernels::check_committed().err().map(|error| format!("{error:#}")));
     if !findings.is_empty() {
         bail!("not tidy:\n  {}", findings.join("\n  "));
     }

@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
 
 /// Builds or checks the PTX.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let folder = repository::root().join("kernels");
+    let folder = folder();
     if !arguments.check {
         return build(&folder, arguments);
     }
@@ -54,6 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let Found { nvrtc, exact } = match find::nvrtc(arguments.nvrtc.as_deref(), arguments.offline) {
         Ok(found) => found,
+        Err(error) if arguments.nvrtc.is_some() => return Err(error),
         Err(error) => return cannot(format!("{error:#}")),
     };
     let compiled = compile(&folder, &nvrtc)?;
@@ -73,6 +74,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     println!("compiled anew by {}: the same bytes", committed.compiler);
     Ok(())
+}
+
+fn folder() -> PathBuf {
+    repository::root().join("kernels")
+}
+
+/// Whether the committed sources, manifest and PTX belong together; needs no compiler.
+pub(crate) fn check_committed() -> Result<()> {
+    check_hashes(&folder()).map(drop)
 }
 
 /// Compiles everything and writes PTX and manifest.
@@ -137,11 +147,15 @@ fn check_hashes(folder: &Path) -> Result<Manifest> {
     }
     for (name, module) in &manifest.modules {
         let Some(text) = ptx.get(&format!("{name}.ptx")) else { continue };
-        if *module != Module::of(text) {
+        if module.kernels != Module::of(text).kernels {
             wrong.push(format!("{name}.ptx holds other kernels than the manifest says"));
         }
         if compiler_of(text) != manifest.compiler {
-            wrong.push(format!("{name}.ptx was made by {}, says itself", compiler_of(text)));
+            wrong.push(format!(
+                "{name}.ptx says that {} made it, the manifest {}",
+                compiler_of(text),
+                manifest.compiler
+            ));
         }
     }
     if manifest.options != OPTIONS {
@@ -157,20 +171,19 @@ fn check_hashes(folder: &Path) -> Result<Manifest> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::{check_hashes, compiler_of};
-    use crate::repository;
     use std::fs;
     use std::path::Path;
 
     #[test]
     fn the_committed_ptx_belongs_to_its_sources() {
-        check_hashes(&repository::root().join("kernels")).unwrap();
+        super::check_committed().unwrap();
     }
 
     /// A copy of `kernels/` in which `change` was done; what the check says of it.
     fn check_after(name: &str, change: impl Fn(&Path)) -> String {
         let folder = std::env::temp_dir().join(format!("ddpm-xtask-{}-{name}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        for entry in fs::read_dir(repository::root().join("kernels")).unwrap() {
+        for entry in fs::read_dir(super::folder()).unwrap() {
             let path = entry.unwrap().path();
             fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
         }
