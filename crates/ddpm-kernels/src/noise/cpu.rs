@@ -194,4 +194,19 @@ mod tests {
         let message = noise(&cpu, x_0.view(), &COEFFICIENTS, address()).unwrap_err().to_string();
         assert_eq!(message, "noise: 3 coefficients came for 2 images");
     }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        let x_0: Vec<f32> = (0..1003).map(|i| (i as f32 * 0.37).sin()).collect();
+        let mut eps = vec![0.0; x_0.len()];
+        Address::new(3, Purpose::Noise).fill_normal(0, &mut eps);
+        let run = |isa| {
+            let mut x_t = vec![0.0; x_0.len()];
+            mix(isa, &x_0, 0.3, 0.7, &eps, &mut x_t);
+            x_t
+        };
+        for isa in Isa::all() {
+            assert_eq!(run(isa), run(Isa::PORTABLE), "{isa}");
+        }
+    }
 }

@@ -260,4 +260,19 @@ mod tests {
         let message = reverse_step(&cpu, x.view(), output.view(), &C, address(), true).unwrap_err().to_string();
         assert_eq!(message, "reverse_step: the network's output should be [2, 3], but is [2, 4]");
     }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        let (x, output, z) = (image(1003, 0.0), image(1003, 1.0), image(1003, 2.0));
+        let run = |isa| {
+            let (mut x_0, mut next) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+            predict(isa, &x, &output, &C, &mut x_0);
+            mix(isa, &x, &output, &C, &x_0, &mut next);
+            add_noise(isa, C.sigma, &z, &mut next);
+            (x_0, next)
+        };
+        for isa in Isa::all() {
+            assert_eq!(run(isa), run(Isa::PORTABLE), "{isa}");
+        }
+    }
 }
