@@ -1,8 +1,10 @@
+use std::ops::Range;
+
 use ddpm_tensor::cpu::disjoint::DisjointMut;
 use ddpm_tensor::{Cpu, Element, Tensor, View, simd};
 
 use super::pack::Packed;
-use super::tile::{Micro, Segment, Tile, chunks};
+use super::tile::{self, Micro, Segment, chunks};
 use super::{Geometry, Sizes};
 use crate::operand::cpu::Rows;
 use crate::operand::{Epilogue, Operand, Output};
@@ -62,55 +64,15 @@ pub(crate) fn conv<T: Element>(
         let y = unsafe { y_out.part(pixels.start * s.o..pixels.end * s.o) };
         // without taps pixels of all rows follow each other; with them only those of one row do
         let (lines, line) = if g.kernel == 1 && g.stride == 1 { (1, pixels.len()) } else { (last - first, s.out_w) };
-        let mut tile = [T::ZERO; 12 * 32];
+        let mut tile = cpu.scratch(pixels.len() * 2 * micro.lanes);
         for panel in packed.panels() {
-            for row in 0..lines {
-                for (at, height) in micro.heights(line) {
-                    let a_first = (row * g.stride * columns + at * g.stride) * s.c;
-                    for (i, chunk) in chunks.iter().enumerate() {
-                        debug_assert!(
-                            a_first
-                                + (height - 1) * g.stride * s.c
-                                + chunk.iter().map(|s| s.a + s.len).max().unwrap_or(0)
-                                <= a.len()
-                        );
-                        let t = Tile {
-                            a: &raw const a[a_first],
-                            a_row: g.stride * s.c,
-                            a_k: 1,
-                            b: panel.values.as_ptr(),
-                            b_row: panel.width,
-                            out: tile.as_mut_ptr(),
-                            out_row: panel.width,
-                        };
-                        // SAFETY: the rows' taps lie in `a` (asserted in debug builds), the panel has K rows, the tile fits.
-                        unsafe { micro.run(height, panel.vectors, chunk, t, i > 0) };
-                    }
-                    let pixel = row * line + at;
-                    let part = |v: View<'_, Cpu<T>>, at: usize| {
-                        at + panel.first..(at + panel.first + panel.columns).min(v.shape().len())
-                    };
-                    let bias = e.bias.map_or(&[][..], |b| &b.as_slice()[part(b, 0)]);
-                    let channel = e.channel.map_or(&[][..], |v| &v.as_slice()[part(v, image * s.o)]);
-                    let residual = e.residual.map_or(&[][..], |r| {
-                        &r.as_slice()[(pixels.start + pixel) * s.o..(pixels.start + pixel + height) * s.o]
-                    });
-                    let scale = T::of_f32(e.scale);
-                    let y = &mut y[pixel * s.o..(pixel + height) * s.o];
-                    store(
-                        cpu.isa(),
-                        &tile,
-                        panel.width,
-                        (panel.first, panel.columns),
-                        bias,
-                        channel,
-                        residual,
-                        scale,
-                        y,
-                        s.o,
-                    );
-                }
-            }
+            let starts = (0..lines).map(|row| row * g.stride * columns * s.c);
+            tile::product(micro, (a, g.stride * s.c), starts, line, &chunks, panel, &mut tile);
+            let columns = panel.first..panel.first + panel.columns;
+            let bias = e.bias.map_or(&[][..], |b| &b.as_slice()[columns.clone()]);
+            let channel = e.channel.map_or(&[][..], |v| &v.as_slice()[image * s.o..][columns.clone()]);
+            let residual = e.residual.map_or(&[][..], |r| &r.as_slice()[pixels.start * s.o..pixels.end * s.o]);
+            store(cpu.isa(), &tile, panel.width, columns, bias, channel, residual, T::of_f32(e.scale), y, s.o);
         }
         if e.statistics {
             // SAFETY: each task has its own part.
@@ -132,9 +94,9 @@ pub(crate) fn conv<T: Element>(
 }
 
 simd! {
-    /// The epilogue of a tile: `y = (tile + bias + channel + residual)·scale` for some columns of `y [rows, o]`.
-    fn store[T: Element](isa, tile: &[T], width: usize, columns: (usize, usize), bias: &[T], channel: &[T], residual: &[T], scale: T, y: &mut [T], o: usize) {
-        let (first, count) = columns;
+    /// The epilogue of a panel's product: `y = (tile + bias + channel + residual)·scale` for some columns of `y [rows, o]`.
+    fn store[T: Element](isa, tile: &[T], width: usize, columns: Range<usize>, bias: &[T], channel: &[T], residual: &[T], scale: T, y: &mut [T], o: usize) {
+        let (first, count) = (columns.start, columns.len());
         for (row, y) in y.chunks_exact_mut(o).enumerate() {
             let from = &tile[row * width..][..count];
             let y = &mut y[first..first + count];

@@ -3,7 +3,7 @@ use std::ops::Range;
 use ddpm_tensor::{Cpu, Element, View};
 
 use super::pack::Packed;
-use super::tile::{Micro, Segment, Tile, chunks};
+use super::tile::{self, Micro, Segment, chunks};
 use super::{Geometry, Sizes};
 use crate::error::expect;
 use crate::operand::Operand;
@@ -15,12 +15,32 @@ const BEFORE: usize = 2;
 const AROUND: usize = 4;
 
 /// Which pixels of dy reach pixels `first, first + stride, …` of one axis of the operand: (tap, dy's position for the first).
-fn reach(g: Geometry, first: usize) -> impl Iterator<Item = (usize, isize)> {
+fn reached(g: Geometry, first: usize) -> impl Iterator<Item = (usize, isize)> {
     (0..g.kernel).filter_map(move |tap| {
         // operand = stride·dy + tap − before
         let offset = first as isize + g.before() as isize - tap as isize;
         (offset.rem_euclid(g.stride as isize) == 0).then(|| (tap, offset.div_euclid(g.stride as isize)))
     })
+}
+
+/// What reaches the operand's pixel `(y, x)`: dy's pixels in a padded image whose first row is dy's row `first`.
+fn segments(g: Geometry, (y, x): (usize, usize), first: isize, columns: usize, o: usize) -> Vec<Segment> {
+    let taps = g.kernel * g.kernel;
+    let mut segments: Vec<Segment> = Vec::with_capacity(taps);
+    // taps from the last to the first: dy's pixels from left to right
+    let mut across: Vec<_> = reached(g, x).collect();
+    across.reverse();
+    for (ky, at_y) in reached(g, y) {
+        for &(kx, at_x) in &across {
+            let a = ((at_y - first) as usize * columns + (at_x + BEFORE as isize) as usize) * o;
+            let b = (taps - 1 - (ky * g.kernel + kx)) * o;
+            match segments.last_mut() {
+                Some(last) if last.a + last.len == a && last.b + last.len == b => last.len += o,
+                _ => segments.push(Segment { a, b, len: o }),
+            }
+        }
+    }
+    segments
 }
 
 pub(crate) fn input_grad<T: Element>(
@@ -46,8 +66,9 @@ pub(crate) fn input_grad<T: Element>(
     pulled(cpu, &rows, s.nanoseconds(), |image, stored: Range<usize>, dv: &mut [T]| {
         let value = stored.start * enlarged..stored.end * enlarged;
         // dy's rows that reach these rows of the operand, with zeros around
-        let first = reach(g, value.start).chain(reach(g, value.start + 1)).map(|(_, at)| at).min().unwrap_or(0);
-        let last = reach(g, value.end - 1).chain(reach(g, value.end.max(2) - 2)).map(|(_, at)| at).max().unwrap_or(0);
+        let first = reached(g, value.start).chain(reached(g, value.start + 1)).map(|(_, at)| at).min().unwrap_or(0);
+        let last =
+            reached(g, value.end - 1).chain(reached(g, value.end.max(2) - 2)).map(|(_, at)| at).max().unwrap_or(0);
         let mut left = cpu.scratch((last - first + 1).max(1) as usize * columns * s.o);
         let all = dy.as_slice();
         for (i, row) in left.chunks_exact_mut(columns * s.o).enumerate() {
@@ -61,45 +82,20 @@ pub(crate) fn input_grad<T: Element>(
                 None => row.fill(T::ZERO),
             }
         }
-        let mut tile = [T::ZERO; 12 * 32];
-        for (y, dv) in value.clone().zip(dv.chunks_exact_mut(s.w * s.c)) {
-            for phase in 0..g.stride.min(s.w) {
-                let mut segments: Vec<Segment> = Vec::with_capacity(taps);
-                for (ky, at_y) in reach(g, y) {
-                    // taps from the last to the first: dy's pixels from left to right
-                    for (kx, at_x) in reach(g, phase).collect::<Vec<_>>().into_iter().rev() {
-                        let a = ((at_y - first) as usize * columns + (at_x + BEFORE as isize) as usize) * s.o;
-                        let b = (taps - 1 - (ky * g.kernel + kx)) * s.o;
-                        match segments.last_mut() {
-                            Some(last) if last.a + last.len == a && last.b + last.len == b => last.len += s.o,
-                            _ => segments.push(Segment { a, b, len: s.o }),
-                        }
-                    }
-                }
+        // with a stride, pixels of the operand fall into phases that different taps reach
+        for phase_y in 0..g.stride.min(value.len()) {
+            for phase_x in 0..g.stride.min(s.w) {
+                let segments = segments(g, (value.start + phase_y, phase_x), first, columns, s.o);
                 let chunks = chunks(&segments);
-                let pixels = (s.w - phase).div_ceil(g.stride);
+                let (lines, pixels) = ((value.len() - phase_y).div_ceil(g.stride), (s.w - phase_x).div_ceil(g.stride));
+                let mut tile = cpu.scratch(lines * pixels * 2 * micro.lanes);
                 for panel in packed.panels() {
-                    for (at, height) in micro.heights(pixels) {
-                        for (i, chunk) in chunks.iter().enumerate() {
-                            debug_assert!(
-                                chunk.iter().all(|k| at * s.o + k.a + (height - 1) * s.o + k.len <= left.len())
-                            );
-                            let t = Tile {
-                                a: &raw const left[at * s.o],
-                                a_row: s.o,
-                                a_k: 1,
-                                b: panel.values.as_ptr(),
-                                b_row: panel.width,
-                                out: tile.as_mut_ptr(),
-                                out_row: panel.width,
-                            };
-                            // SAFETY: `left` holds every pixel that is reached (asserted in debug builds); the tile fits.
-                            unsafe { micro.run(height, panel.vectors, chunk, t, i > 0) };
-                        }
-                        for (row, from) in tile.chunks_exact(panel.width).take(height).enumerate() {
-                            let pixel = (at + row) * g.stride + phase;
-                            dv[pixel * s.c + panel.first..][..panel.columns].copy_from_slice(&from[..panel.columns]);
-                        }
+                    let starts = (0..lines).map(|line| line * columns * s.o);
+                    tile::product(micro, (&left, s.o), starts, pixels, &chunks, panel, &mut tile);
+                    for (i, from) in tile.chunks_exact(panel.width).take(lines * pixels).enumerate() {
+                        let (y, x) = (i / pixels * g.stride + phase_y, i % pixels * g.stride + phase_x);
+                        dv[(y * s.w + x) * s.c + panel.first..][..panel.columns]
+                            .copy_from_slice(&from[..panel.columns]);
                     }
                 }
             }
@@ -120,7 +116,7 @@ mod tests {
                     let read = out * g.stride as isize + tap as isize - g.before() as isize;
                     if let Ok(read) = usize::try_from(read) {
                         assert!(
-                            reach(g, read).any(|found| found == (tap, out)),
+                            reached(g, read).any(|found| found == (tap, out)),
                             "{g:?}: {out} reads {read} by tap {tap}"
                         );
                     }

@@ -7,7 +7,7 @@ use ddpm_tensor::{Cpu, Element};
 use super::tile::Micro;
 
 /// A right operand `[K, columns]`, cut into panels `[K, width]` with zeros to the right.
-pub(super) struct Packed<T: Element> {
+pub(crate) struct Packed<T: Element> {
     values: CpuBuffer<T>,
     depth: usize,
     columns: usize,
@@ -16,21 +16,21 @@ pub(super) struct Packed<T: Element> {
 
 /// Some columns of a packed operand.
 #[derive(Clone, Copy)]
-pub(super) struct Panel<'a, T> {
-    pub(super) values: &'a [T],
+pub(crate) struct Panel<'a, T> {
+    pub(crate) values: &'a [T],
     /// First column.
-    pub(super) first: usize,
+    pub(crate) first: usize,
     /// Columns that count.
-    pub(super) columns: usize,
+    pub(crate) columns: usize,
     /// Vectors, 1 or 2.
-    pub(super) vectors: usize,
+    pub(crate) vectors: usize,
     /// Columns with padding.
-    pub(super) width: usize,
+    pub(crate) width: usize,
 }
 
 impl<T: Element> Packed<T> {
     /// Packs `at(k, column)`, `depth` by `columns`.
-    pub(super) fn new(
+    pub(crate) fn new(
         cpu: &Cpu<T>,
         micro: Micro,
         depth: usize,
@@ -56,7 +56,7 @@ impl<T: Element> Packed<T> {
         Self { values, depth, columns, lanes }
     }
 
-    pub(super) fn panels(&self) -> impl Iterator<Item = Panel<'_, T>> {
+    pub(crate) fn panels(&self) -> impl Iterator<Item = Panel<'_, T>> {
         (0..self.columns).step_by(2 * self.lanes).map(|first| {
             let columns = (self.columns - first).min(2 * self.lanes);
             let width = columns.next_multiple_of(self.lanes);

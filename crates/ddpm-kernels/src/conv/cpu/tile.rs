@@ -6,6 +6,8 @@
 use ddpm_tensor::cpu::isa::Set;
 use ddpm_tensor::{Element, Isa};
 
+use super::pack::Panel;
+
 /// A run of k: `len` steps from `a` on in the left operand and from row `b` on in the right one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Segment {
@@ -14,30 +16,65 @@ pub(crate) struct Segment {
     pub(crate) len: usize,
 }
 
-/// Longest chain of sums: DESIGN's `strict` promises at most 1024.
-pub(crate) const CHAIN: usize = 1024;
+/// Longest chain of sums: the part of a panel that it reads (40 KB) stays in the first-level cache.
+/// Far below the 1024 that `strict` promises.
+const CHAIN: usize = 320;
 
-/// Cuts segments into chunks of at most [`CHAIN`] steps, whose sums are added in order.
+/// Cuts segments into chunks of nearly equal length and at most [`CHAIN`] steps, whose sums are added in order.
 pub(crate) fn chunks(segments: &[Segment]) -> Vec<Vec<Segment>> {
-    let mut chunks = vec![Vec::new()];
-    let mut room = CHAIN;
+    let total: usize = segments.iter().map(|s| s.len).sum();
+    let count = total.div_ceil(CHAIN).max(1);
+    let mut chunks = vec![Vec::new(); count];
+    let mut done = 0;
     for &segment in segments {
         let mut rest = segment;
         while rest.len > 0 {
-            // a segment that fits a chunk is not split
-            if room < rest.len.min(CHAIN) {
-                chunks.push(Vec::new());
-                room = CHAIN;
-            }
-            let len = rest.len.min(room);
-            if let Some(chunk) = chunks.last_mut() {
-                chunk.push(Segment { len, ..rest });
-            }
-            room -= len;
+            // the chunk that step `done` belongs to, and where it ends
+            let chunk = (done * count + count - 1) / total.max(1);
+            let chunk = if total * chunk / count > done { chunk - 1 } else { chunk };
+            let len = rest.len.min(total * (chunk + 1) / count - done);
+            chunks[chunk].push(Segment { len, ..rest });
+            done += len;
             rest = Segment { a: rest.a + len, b: rest.b + len, len: rest.len - len };
         }
     }
     chunks
+}
+
+/// One panel's part of a product: `out[line][row][j] = Σ_k a[lines[line] + row·a_row + k] · panel[k][j]`, `rows` rows a line.
+pub(crate) fn product<T: Element>(
+    micro: Micro,
+    (a, a_row): (&[T], usize),
+    lines: impl Iterator<Item = usize> + Clone,
+    rows: usize,
+    chunks: &[Vec<Segment>],
+    panel: Panel<'_, T>,
+    out: &mut [T],
+) {
+    let reach = chunks.iter().flatten().map(|s| s.a + s.len).max().unwrap_or(0);
+    let depth = chunks.iter().flatten().map(|s| s.b + s.len).max().unwrap_or(0);
+    assert!(depth * panel.width <= panel.values.len());
+    for (i, chunk) in chunks.iter().enumerate() {
+        for (line, first) in lines.clone().enumerate() {
+            for (at, height) in micro.heights(rows) {
+                let a_first = first + at * a_row;
+                let out_first = (line * rows + at) * panel.width;
+                assert!(a_first + (height - 1) * a_row + reach <= a.len());
+                assert!(out_first + height * panel.width <= out.len());
+                let t = Tile {
+                    a: &raw const a[a_first],
+                    a_row,
+                    a_k: 1,
+                    b: panel.values.as_ptr(),
+                    b_row: panel.width,
+                    out: &raw mut out[out_first],
+                    out_row: panel.width,
+                };
+                // SAFETY: all that is read and written lies in the slices, asserted above.
+                unsafe { micro.run(height, panel.vectors, chunk, t, i > 0) };
+            }
+        }
+    }
 }
 
 /// Where a tile's operands and its result are: `out[m][j] (+)= Σ_k a[m·a_row + k·a_k] · b[k·b_row + j]`.
@@ -82,7 +119,7 @@ impl Micro {
     ///
     /// # Safety
     /// All addresses that the segments and strides lead to must be readable, those of the result writable and not shared;
-    /// `rows ≤ self.rows`, `vectors` is 1 or 2. `T` is the type that the tile was made for.
+    /// `a_k` or `a_row` is 1; `rows ≤ self.rows`, `vectors` is 1 or 2. `T` is the type that the tile was made for.
     #[inline]
     pub(crate) unsafe fn run<T: Element>(self, rows: usize, vectors: usize, chunk: &[Segment], t: Tile<T>, add: bool) {
         match self.set {
@@ -149,12 +186,15 @@ mod x86 {
                 /// # Safety
                 /// As `Micro::run`, on a machine that has the features.
                 #[target_feature(enable = $features)]
-                unsafe fn kernel<const M: usize, const V: usize>(chunk: &[Segment], t: Tile<f32>, add: bool) {
+                unsafe fn kernel<const M: usize, const V: usize, const ROWS: bool>(chunk: &[Segment], t: Tile<f32>, add: bool) {
                     let mut sum: [[$vector; V]; M] = [[$zero(); V]; M];
+                    // one base for three rows: the second and third are reached by an index register
+                    let (near, step) = if ROWS { (t.a_row, 1) } else { (1, t.a_k) };
                     for s in chunk {
-                        // SAFETY: all addresses are the caller's promise.
+                        // SAFETY: all addresses are the caller's promise; bases beyond row M are not read.
                         unsafe {
-                            let mut a = t.a.add(s.a * t.a_k);
+                            let first = t.a.add(s.a * step);
+                            let mut base = [first, first.wrapping_add(3 * near), first.wrapping_add(6 * near), first.wrapping_add(9 * near)];
                             let mut b = t.b.add(s.b * t.b_row);
                             for _ in 0..s.len {
                                 let mut right = [$zero(); V];
@@ -162,13 +202,13 @@ mod x86 {
                                     right[v] = $load(b.add($lanes * v));
                                 }
                                 for m in 0..M {
-                                    let left = $set(*a.add(m * t.a_row));
+                                    let left = $set(*base[m / 3].add(m % 3 * near));
                                     for v in 0..V {
                                         sum[m][v] = $fma(left, right[v], sum[m][v]);
                                     }
                                 }
-                                a = a.add(t.a_k);
-                                b = b.add(t.b_row);
+                                base = base.map(|p| p.wrapping_add(step));
+                                b = b.wrapping_add(t.b_row);
                             }
                         }
                     }
@@ -189,9 +229,12 @@ mod x86 {
                 pub(in super::super) unsafe fn tile(rows: usize, vectors: usize, chunk: &[Segment], t: Tile<f32>, add: bool) {
                     // SAFETY: passed on.
                     unsafe {
-                        match (rows, vectors) {
-                            $(($rows, 1) => kernel::<$rows, 1>(chunk, t, add),
-                            ($rows, _) => kernel::<$rows, 2>(chunk, t, add),)*
+                        // either k or the rows of the left operand follow each other in memory
+                        match (rows, vectors, t.a_k == 1) {
+                            $(($rows, 1, true) => kernel::<$rows, 1, true>(chunk, t, add),
+                            ($rows, _, true) => kernel::<$rows, 2, true>(chunk, t, add),
+                            ($rows, 1, false) => kernel::<$rows, 1, false>(chunk, t, add),
+                            ($rows, _, false) => kernel::<$rows, 2, false>(chunk, t, add),)*
                             _ => unreachable!("a tile of {rows} rows"),
                         }
                     }
@@ -202,4 +245,31 @@ mod x86 {
 
     tiles!(avx512, "avx512f", __m512, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_add_ps, 16, 1 2 3 4 5 6 7 8 9 10 11 12);
     tiles!(avx2, "avx2,fma", __m256, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_add_ps, 8, 1 2 3 4 5 6);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_hold_every_step_once_in_order() {
+        for lens in
+            [vec![1], vec![320], vec![321], vec![3, 700, 5], vec![384; 3], vec![1100], vec![9, 9, 9], vec![768; 3]]
+        {
+            let mut start = 0;
+            let segments: Vec<_> = lens
+                .iter()
+                .map(|&len| {
+                    start += len;
+                    Segment { a: 7 * (start - len), b: start - len, len }
+                })
+                .collect();
+            let chunks = chunks(&segments);
+            let steps = |s: &Segment| (0..s.len).map(|k| (s.a + k, s.b + k)).collect::<Vec<_>>();
+            let all: Vec<_> = segments.iter().flat_map(steps).collect();
+            assert_eq!(chunks.iter().flatten().flat_map(steps).collect::<Vec<_>>(), all, "{lens:?}");
+            let lengths: Vec<usize> = chunks.iter().map(|c| c.iter().map(|s| s.len).sum()).collect();
+            assert!(lengths.iter().all(|l| (1..=CHAIN).contains(l)), "{lens:?}: {lengths:?}");
+        }
+    }
 }

@@ -113,10 +113,13 @@ fn accumulate<T: Element>(
                     // in steps of k, which is a pixel of the result
                     segments.push(Segment { a: row * columns, b: row * line + start, len });
                 }
+                let last = segments.last().map_or(0, |s| s.a + s.len - 1);
+                let right_end = segments.last().map_or(0, |s| s.b + s.len) * width;
                 for (at, height) in micro.heights(c) {
+                    let a = ((ky * columns + kx) + start * g.stride) * c + at;
+                    assert!(a + last * c * g.stride + height <= left.len() && right_end <= right.len());
                     for column in (0..width).step_by(2 * micro.lanes) {
                         let vectors = (width - column).min(2 * micro.lanes) / micro.lanes;
-                        let a = ((ky * columns + kx) + start * g.stride) * c + at;
                         let t = Tile {
                             a: &raw const left[a],
                             a_row: 1,
@@ -126,9 +129,7 @@ fn accumulate<T: Element>(
                             out: &raw mut sums[(tap * c + at) * width + column],
                             out_row: width,
                         };
-                        debug_assert!(segments.iter().all(|k| a + (k.a + k.len - 1) * t.a_k + height <= left.len()
-                            && column + (k.b + k.len - 1) * width + vectors * micro.lanes <= right.len()));
-                        // SAFETY: the pixels' taps lie in the padded image (asserted in debug builds), the columns in the sums.
+                        // SAFETY: the pixels' taps lie in the padded image (asserted above), the columns in the sums.
                         unsafe { micro.run(height, vectors, &segments, t, true) };
                     }
                 }
