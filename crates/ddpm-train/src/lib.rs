@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+pub mod data;
 pub mod diffusion;
 pub mod ema;
 pub mod error;
