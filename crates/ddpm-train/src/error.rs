@@ -1,6 +1,7 @@
 //! What can go wrong while learning: the errors of this crate's parts under one name.
 
 use crate::checkpoint::CheckpointError;
+use crate::data::DataError;
 use crate::run::RunError;
 use crate::settings::SettingsError;
 
@@ -11,6 +12,9 @@ pub enum Error {
     /// A checkpoint cannot be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// Images cannot be found, read or served.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// A run's directory is not as it must be.
     #[error(transparent)]
     Run(#[from] RunError),

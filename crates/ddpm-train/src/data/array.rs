@@ -225,7 +225,7 @@ impl ArrayPictures {
         let mut outside = good.iter().filter(|&&(_, (least, most))| !fits(range, least, most));
         match on_error {
             OnError::Stop => {
-                outside.next().map_or(Ok(()), |&one| Err(self.out_of_range(&[one], &format!("{range} as told"))))?
+                outside.next().map_or(Ok(()), |&one| Err(self.out_of_range(&[one], &format!("{range} as told"))))?;
             }
             OnError::Skip => skipped.extend(outside.map(|&(index, (least, most))| {
                 let reason = format!("holds pixels from {least} to {most}, outside of {range}");
@@ -277,7 +277,7 @@ impl Pictures for ArrayPictures {
     }
 
     fn header(&self, _: usize) -> Result<Header, DataError> {
-        let colour = if self.channels == 1 { Colour::Grey } else { Colour::Colour };
+        let colour = if self.channels == 1 { Colour::Grey } else { Colour::Rgb };
         Ok(Header { height: self.height, width: self.width, colour })
     }
 

@@ -27,7 +27,7 @@ impl Window {
     fn offset(self, spare: usize, down: bool) -> usize {
         match self {
             Self::Centre => spare / 2,
-            Self::At(top, left) => ((spare as u64 + 1) * u64::from(if down { top } else { left }) >> 32) as usize,
+            Self::At(top, left) => (((spare as u64 + 1) * u64::from(if down { top } else { left })) >> 32) as usize,
         }
     }
 }

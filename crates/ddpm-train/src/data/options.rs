@@ -1,8 +1,10 @@
 //! The settings `data.*`: how images are read, cut, and set aside.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::DataError;
+use crate::settings::DataSettings;
 
 /// Settings of a data set; the fields are the keys `data.size`, `data.crop` and so on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,10 +84,46 @@ impl DataOptions {
         Ok(())
     }
 
+    /// The options that the section `data` of a run's settings stands for.
+    ///
+    /// # Errors
+    /// [`DataError::Option`] for a value that the key does not have.
+    pub fn from_settings(settings: &DataSettings) -> Result<Self, DataError> {
+        let size = Size { height: settings.size.height(), width: settings.size.width() };
+        let options = Self {
+            size: (size != Size::square(0)).then_some(size),
+            crop: named("data.crop", &settings.crop)?,
+            resize: named("data.resize", &settings.resize)?,
+            channels: (settings.channels != 0).then_some(settings.channels),
+            classes: settings.classes,
+            flip: settings.flip,
+            holdout: settings.holdout,
+            range: named_or_auto("data.range", &settings.range)?,
+            layout: named_or_auto("data.layout", &settings.layout)?,
+            on_error: named("data.on_error", &settings.on_error)?,
+            cache_bytes: (settings.cache_mb != 0).then_some((settings.cache_mb as u64).saturating_mul(1 << 20)),
+        };
+        options.check().map(|()| options)
+    }
+
     /// Bytes that decoded images may take.
     pub(super) fn budget(&self) -> u64 {
         self.cache_bytes.unwrap_or_else(|| super::memory::available() / 4)
     }
+}
+
+/// The value of a key that is called `name`.
+fn named<T: DeserializeOwned>(key: &'static str, name: &str) -> Result<T, DataError> {
+    toml::Value::String(name.to_owned()).try_into().map_err(|e: toml::de::Error| DataError::Option {
+        key,
+        expected: e.message().trim().to_owned(),
+        found: format!("\"{name}\""),
+    })
+}
+
+/// The same, where `auto` leaves it to the data.
+fn named_or_auto<T: DeserializeOwned>(key: &'static str, name: &str) -> Result<Option<T>, DataError> {
+    if name == "auto" { Ok(None) } else { named(key, name).map(Some) }
 }
 
 /// The longest side that `data.size` may ask for.

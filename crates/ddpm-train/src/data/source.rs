@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::pixels::{Form, Pixels};
-use super::{DataError, DataOptions, bytes, cifar, folder, idx, npy};
+use super::{DataError, DataOptions, bytes, cifar, embedded, folder, idx, npy};
 
 /// A kind of data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub struct Skipped {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Colour {
     Grey,
-    Colour,
+    Rgb,
     /// Only its pixels tell.
     Unknown,
 }
@@ -101,6 +101,9 @@ pub(super) struct Found {
 /// # Errors
 /// [`DataError::Unrecognised`], [`DataError::Missing`], [`DataError::Empty`] or [`DataError::Io`].
 pub fn recognise(path: &Path) -> Result<Source, DataError> {
+    if embedded::is_bundled(path) {
+        return Ok(Source::Embedded);
+    }
     let meta = std::fs::metadata(path).map_err(|e| DataError::io(path, "looking at it", e))?;
     if meta.is_dir() {
         return folder::recognise(path);
@@ -150,13 +153,14 @@ pub(super) fn recognise_file(path: &Path) -> Result<Source, DataError> {
     if head.get(257..262) == Some(b"ustar") {
         return unknown("is a tar archive", "; unpack it and give the folder");
     }
-    let shown: String = head.iter().take(12).map(|byte| format!("{byte:02x} ")).collect();
-    unknown(&format!("begins with the bytes {}", shown.trim_end()), "")
+    let shown: Vec<String> = head.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    unknown(&format!("begins with the bytes {}", shown.join(" ")), "")
 }
 
 /// Finds the images of a data set, without decoding them.
 pub(super) fn find(path: &Path, options: &DataOptions) -> Result<Found, DataError> {
     match recognise(path)? {
+        Source::Embedded => embedded::find(path, options),
         Source::Npz => npy::open_npz(&array_file(path)?, options),
         Source::Npy => npy::open_npy(&array_file(path)?, options),
         Source::Idx => idx::open(path, options),

@@ -80,7 +80,7 @@ impl Survey {
                 Some(Ok(header)) => {
                     survey.kept.push(index);
                     survey.sizes.push((header.height, header.width));
-                    colour |= header.colour == Colour::Colour;
+                    colour |= header.colour == Colour::Rgb;
                     if header.colour == Colour::Unknown {
                         unknown.push(index);
                     }

@@ -134,7 +134,7 @@ fn every_type_of_number_gives_the_same_bytes() {
     for (n, value) in [1.0_f32, -1.0].repeat(5).into_iter().enumerate() {
         header[body + 4 * n..body + 4 * n + 4].copy_from_slice(&value.to_be_bytes());
     }
-    assert_eq!(refused(&header, &DataOptions::default()).contains("may be one image"), true);
+    assert!(refused(&header, &DataOptions::default()).contains("may be one image"));
     let nhw = DataOptions { layout: Some(Layout::Nhw), ..DataOptions::default() };
     assert_eq!(pixels(&open_bytes(&header, &nhw)), [255, 0].repeat(5));
     header[at..at + 3].copy_from_slice(b"<f2");

@@ -4,7 +4,9 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use ddpm_train::data::{DataError, DataOptions, OnError, Size, open};
+use ddpm_nn::config::SampleSize;
+use ddpm_train::data::{Crop, DataError, DataOptions, Filter, Layout, OnError, Range, Size, open};
+use ddpm_train::settings::DataSettings;
 use image::ImageFormat;
 use proptest::prelude::*;
 use tempfile::tempdir;
@@ -128,6 +130,7 @@ fn junk_is_described() {
     let path = folder.path().join("given");
     let options = DataOptions::default();
     assert!(refusal(&path, &options).contains("there is no such file"));
+    assert!(refusal(Path::new("bundled:faces"), &options).contains("expected bundled:digits or bundled:emoji"));
     for (bytes, said) in [
         (b"".to_vec(), "is empty"),
         (b"some words\n".to_vec(), "begins with the bytes 73 6f 6d"),
@@ -183,6 +186,35 @@ fn options_are_checked() {
     assert_eq!(two.size, Some(Size { height: 48, width: 64 }));
     assert!(toml::from_str::<DataOptions>("size = \"big\"").unwrap_err().to_string().contains("[height, width]"));
     assert!(toml::from_str::<DataOptions>("sise = 3").is_err());
+}
+
+#[test]
+fn settings_of_a_run_become_options() {
+    let mut settings = DataSettings::default();
+    assert_eq!(DataOptions::from_settings(&settings).unwrap(), DataOptions::default());
+    settings.size = SampleSize::Square(64);
+    settings.crop = "random".to_owned();
+    settings.resize = "box".to_owned();
+    settings.channels = 3;
+    settings.range = "-1..1".to_owned();
+    settings.layout = "NCHW".to_owned();
+    settings.on_error = "skip".to_owned();
+    settings.cache_mb = 2;
+    let wanted = DataOptions {
+        size: Some(Size::square(64)),
+        crop: Crop::Random,
+        resize: Filter::Box,
+        channels: Some(3),
+        range: Some(Range::Symmetric),
+        layout: Some(Layout::Nchw),
+        on_error: OnError::Skip,
+        cache_bytes: Some(2 << 20),
+        ..DataOptions::default()
+    };
+    assert_eq!(DataOptions::from_settings(&settings).unwrap(), wanted);
+    settings.crop = "round".to_owned();
+    let message = DataOptions::from_settings(&settings).unwrap_err().to_string();
+    assert!(message.starts_with("data.crop: ") && message.contains("got \"round\""), "{message}");
 }
 
 #[test]

@@ -82,7 +82,7 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
 /// An IDX file of `u8`.
 pub(crate) fn idx(sides: &[u32], values: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0, 0, 8, sides.len() as u8];
-    sides.iter().for_each(|side| bytes.extend(side.to_be_bytes()));
+    bytes.extend(sides.iter().flat_map(|side| side.to_be_bytes()));
     bytes.extend_from_slice(values);
     bytes
 }
