@@ -110,8 +110,15 @@ impl Attention {
         drop((q, k, v, d_o));
         let operand = self.operand(parameters, &x, statistics.as_ref())?;
         let mut pulled = self.to_q.backward(backend, parameters, &operand, dq.view(), grads.as_deref_mut())?;
-        for (dense, d) in [(&self.to_k, dk), (&self.to_v, dv)] {
-            let more = dense.backward(backend, parameters, &operand, d.view(), grads.as_deref_mut())?;
+        // One vector added to all keys adds one number to a whole row of scores, which the softmax does not see: the
+        // gradient of the key's bias is zero. What rounding leaves of it Adam would take for a direction.
+        if let Some(grads) = grads.as_deref_mut() {
+            self.to_k.weight_grad(backend, &operand, dk.view(), grads)?;
+        }
+        let from_k = self.to_k.input_grad(backend, parameters, &operand, dk.view())?;
+        let from_v = self.to_v.backward(backend, parameters, &operand, dv.view(), grads.as_deref_mut())?;
+        drop((dk, dv));
+        for more in [from_k, from_v] {
             backend.add_scaled(&mut pulled.g, 1.0, more.g.view())?;
             if let (Some(sums), Some(more)) = (&mut pulled.sums, more.sums) {
                 backend.add_scaled(sums, 1.0, more.view())?;

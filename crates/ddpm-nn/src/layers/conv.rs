@@ -73,8 +73,8 @@ impl Conv {
         sums: Option<View<'_, B>>,
         grads: &mut Parameters<B>,
     ) -> Result<()> {
-        let (dw, db) = (grads.range(self.weight), grads.range(self.bias));
-        backend.conv_weight_grad(dy, x, self.geometry, grads.buffer_mut(), dw)?;
+        self.weight_grad(backend, x, dy, grads)?;
+        let db = grads.range(self.bias);
         let own: Tensor<B>;
         let sums = if let Some(sums) = sums {
             sums
@@ -83,6 +83,21 @@ impl Conv {
             own.view()
         };
         Ok(backend.batch_sums(sums, grads.buffer_mut(), db)?)
+    }
+
+    /// Adds the gradient of the weights alone, for a bias whose gradient is known to be zero.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn weight_grad<B: Backend>(
+        &self,
+        backend: &B,
+        x: &Operand<'_, B>,
+        dy: View<'_, B>,
+        grads: &mut Parameters<B>,
+    ) -> Result<()> {
+        let dw = grads.range(self.weight);
+        Ok(backend.conv_weight_grad(dy, x, self.geometry, grads.buffer_mut(), dw)?)
     }
 
     /// The gradient of the operand, up to what its norm still needs.

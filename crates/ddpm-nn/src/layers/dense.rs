@@ -52,6 +52,34 @@ impl Dense {
         self.product.parameter_grads(backend, x, dy, None, grads)
     }
 
+    /// See [`Conv::weight_grad`].
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn weight_grad<B: Backend>(
+        &self,
+        backend: &B,
+        x: &Operand<'_, B>,
+        dy: View<'_, B>,
+        grads: &mut Parameters<B>,
+    ) -> Result<()> {
+        self.product.weight_grad(backend, x, dy, grads)
+    }
+
+    /// See [`Conv::input_grad`].
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn input_grad<B: Backend>(
+        &self,
+        backend: &B,
+        parameters: &Parameters<B>,
+        x: &Operand<'_, B>,
+        dy: View<'_, B>,
+    ) -> Result<Pulled<B>> {
+        self.product.input_grad(backend, parameters, x, dy)
+    }
+
     /// See [`Conv::backward`].
     ///
     /// # Errors
