@@ -12,5 +12,6 @@ pub mod presets;
 pub mod run;
 pub mod samplers;
 pub mod settings;
+pub mod trainer;
 
 pub use error::{Error, Result};

@@ -32,7 +32,8 @@ impl Memory {
             size.and_then(|(_, list)| list.pop())
         };
         let lines = found.unwrap_or_else(|| {
-            self.system_allocations.fetch_add(1, Ordering::Relaxed);
+            // A buffer of nothing asks the system for nothing.
+            self.system_allocations.fetch_add(usize::from(wanted > 0), Ordering::Relaxed);
             self.bytes.fetch_add(wanted * size_of::<Line>(), Ordering::Relaxed);
             vec![Line::zeroed(); wanted]
         });
@@ -106,6 +107,8 @@ mod tests {
         let first = memory.take::<f32>(1000).as_ptr();
         let second = memory.take::<f64>(490).as_ptr(); // a little smaller, other type, same memory
         assert_eq!(first.cast::<u8>(), second.cast::<u8>());
+        assert_eq!(memory.system_allocations(), before);
+        assert!(memory.take::<f32>(0).is_empty());
         assert_eq!(memory.system_allocations(), before);
         let held = memory.take::<f32>(1000);
         assert_ne!(memory.take::<f32>(1000).as_ptr(), held.as_ptr());

@@ -14,6 +14,7 @@
 mod atomic;
 mod fault;
 mod manifest;
+mod network;
 mod tensors;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 pub use atomic::{Staged, prune, put_aside, remove_unfinished, step_name, step_of, steps};
 pub use manifest::{FORMAT, FileRecord, STATE, State};
+pub use network::{FromDevice, ToDevice, entries};
 pub use tensors::{Entry, ReadFlat, Source, Target, TensorsError, WriteFlat, read, write};
 
 use manifest::Manifest;

@@ -1,0 +1,103 @@
+//! Images of the weights as they are.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ddpm_kernels::{Backend, KernelError};
+use ddpm_nn::{Mode, NnError};
+use ddpm_tensor::{Shape, TensorError};
+use ndarray::{Array4, Axis, Ix4};
+
+use super::{Preview, Trainer};
+use crate::checkpoint::Weights;
+use crate::error::Error;
+use crate::samplers::{self, Images, Plan, SamplerOptions};
+
+/// Why sampling ended early.
+enum Ended {
+    Stopped,
+    Failed(Error),
+}
+
+impl From<KernelError> for Ended {
+    fn from(error: KernelError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<NnError> for Ended {
+    fn from(error: NnError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<TensorError> for Ended {
+    fn from(error: TensorError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl<B: Backend<Elem = f32>> Trainer<B> {
+    /// Images by DDIM (η = 0), as many and in as many steps as the settings say, of both sets of weights, from the latents
+    /// of the run's seed: always the same ones, so that one sees them change. Image i is of class i mod classes.
+    ///
+    /// Nothing if `stop` is set meanwhile.
+    ///
+    /// # Errors
+    /// Those of settings and device.
+    pub fn preview(&self, stop: &AtomicBool) -> Result<Option<Preview>, Error> {
+        let [raw, ema] = match [Weights::Raw, Weights::Ema].map(|which| self.sample(which, stop)) {
+            [Ok(raw), Ok(ema)] => [raw, ema],
+            [Err(Ended::Failed(error)), _] | [_, Err(Ended::Failed(error))] => return Err(error),
+            _ => return Ok(None),
+        };
+        Ok(Some(Preview { step: self.step, raw, ema }))
+    }
+
+    /// The plan by which previews are made.
+    fn preview_plan(&self) -> Result<Plan, Error> {
+        let diffusion = &self.settings.diffusion;
+        let options = SamplerOptions {
+            prediction: diffusion.prediction,
+            variance: diffusion.variance,
+            clip: diffusion.clip.then_some(diffusion.clip_range),
+            steps: Some(self.settings.preview.steps.min(self.schedule.time_steps())),
+            ..SamplerOptions::default()
+        };
+        Ok(samplers::ddim::plan(&self.schedule, &options)?)
+    }
+
+    fn sample(&self, which: Weights, stop: &AtomicBool) -> Result<Array4<f32>, Ended> {
+        let plan = self.preview_plan().map_err(Ended::Failed)?;
+        let [height, width, channels] = self.image();
+        let count = self.settings.preview.count;
+        let at_once = self.settings.images_at_once().clamp(1, count.max(1));
+        let classes = self.data().classes().map(<[String]>::len);
+        let mut all = Array4::zeros((count, height, width, channels));
+        for first in (0..count).step_by(at_once) {
+            let n = at_once.min(count - first);
+            let images = Images { seed: self.settings.train.seed, first: first as u64 };
+            let x = samplers::latents(&self.backend, Shape::from([n, height, width, channels]), images)?;
+            let wanted: Option<Vec<usize>> = classes.map(|classes| (first..first + n).map(|i| i % classes).collect());
+            let x = plan.run(
+                &self.backend,
+                x,
+                images,
+                false,
+                |x, t| {
+                    let times = vec![t as f32; n];
+                    let classes = wanted.as_deref();
+                    let parameters = self.parameters(which);
+                    let (output, _) =
+                        self.unet.forward(&self.backend, parameters, x.view(), &times, classes, Mode::Infer)?;
+                    Ok::<_, Ended>(output)
+                },
+                |_| if stop.load(Ordering::Relaxed) { Err(Ended::Stopped) } else { Ok(()) },
+            )?;
+            let x = x.to_array(&self.backend)?;
+            if let Ok(x) = x.into_dimensionality::<Ix4>() {
+                all.slice_axis_mut(Axis(0), (first..first + n).into()).assign(&x);
+            }
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,111 @@
+//! A trainer to a checkpoint and back.
+
+use std::path::{Path, PathBuf};
+
+use ddpm_kernels::Backend;
+
+use super::Trainer;
+use crate::checkpoint::{self, Checkpoint, Contents, FromDevice, State, ToDevice, Weights, entries};
+use crate::error::Error;
+
+impl<B: Backend<Elem = f32>> Trainer<B> {
+    /// Writes where training stands into a folder of checkpoints and returns the checkpoint's own folder.
+    ///
+    /// # Errors
+    /// Those of [`checkpoint::save`].
+    pub fn save(&self, checkpoints: &Path) -> Result<PathBuf, Error> {
+        let state = State {
+            step: self.step,
+            images: self.step * self.settings.train.batch as u64,
+            ema_updates: self.step,
+            isa: self.engine.isa.clone(),
+            precision: self.engine.precision.clone(),
+            classes: self.data().classes().unwrap_or_default().to_vec(),
+            data: self.data().hash().to_owned(),
+            config: String::new(),
+        };
+        let backend = &self.backend;
+        let from = |numbers| FromDevice { backend, buffer: numbers };
+        let contents = Contents {
+            state,
+            config: &self.settings.to_toml_of_numbers(),
+            entries: &entries(self.unet.layout()),
+            weights: &from(self.parameters.buffer()),
+            ema: &from(self.ema.buffer()),
+            m: &from(self.m.buffer()),
+            v: &from(self.v.buffer()),
+        };
+        Ok(checkpoint::save(checkpoints, contents)?)
+    }
+
+    /// Takes up training where a checkpoint of the same run left it. Returns one line if another instruction set or
+    /// precision made it.
+    ///
+    /// # Errors
+    /// [`Error::OtherRun`] if it was made by other settings or from other data; those of reading it.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<Option<String>, Error> {
+        let state = checkpoint.state();
+        let other = |what: String| Error::OtherRun { checkpoint: checkpoint.folder().to_owned(), what };
+        if state.data != self.data().hash() {
+            return Err(other("the data has changed since".to_owned()));
+        }
+        if let Some(key) = first_difference(checkpoint.config(), &self.settings.to_toml_of_numbers()) {
+            return Err(other(format!("{key} has changed since")));
+        }
+        let entries = entries(self.unet.layout());
+        let backend = &self.backend;
+        let (weights, ema) = (self.parameters.buffer_mut(), self.ema.buffer_mut());
+        checkpoint.read_weights(Weights::Raw, &entries, &mut ToDevice { backend, buffer: weights })?;
+        checkpoint.read_weights(Weights::Ema, &entries, &mut ToDevice { backend, buffer: ema })?;
+        let mut m = ToDevice { backend, buffer: self.m.buffer_mut() };
+        let mut v = ToDevice { backend, buffer: self.v.buffer_mut() };
+        checkpoint.read_moments(&entries, &mut m, &mut v)?;
+        self.step = state.step;
+
+        let (then, now) = ((&state.isa, &state.precision), (&self.engine.isa, &self.engine.precision));
+        Ok((then != now).then(|| {
+            format!(
+                "resuming with {} ({}) what {} ({}) began: the numbers go on, but not to the bit as they would have",
+                now.0, now.1, then.0, then.1
+            )
+        }))
+    }
+}
+
+/// The first setting that differs between two texts of [`Settings::to_toml_of_numbers`](crate::settings::Settings), but for
+/// the number of steps, which a run may change.
+fn first_difference(before: &str, after: &str) -> Option<String> {
+    let keyed = |text: &str| {
+        let mut section = String::new();
+        let mut lines = Vec::new();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+                name.clone_into(&mut section);
+            } else {
+                let (key, value) = line.split_once('=').unwrap_or((line, ""));
+                lines.push((format!("{section}.{}", key.trim()), value.trim().to_owned()));
+            }
+        }
+        lines.retain(|(key, _)| key != "train.steps");
+        lines
+    };
+    let (before, after) = (keyed(before), keyed(after));
+    let one_sided = before.iter().chain(&after).find(|line| before.contains(line) != after.contains(line));
+    one_sided.map(|(key, _)| key.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_difference;
+
+    #[test]
+    fn a_changed_setting_is_named_and_steps_may_change() {
+        let text = "[train]\nsteps = 3\nseed = 1\n\n[optimiser]\nlr = 0.1\n";
+        assert_eq!(first_difference(text, text), None);
+        assert_eq!(first_difference(text, &text.replace("steps = 3", "steps = 9")), None);
+        let key = |other: &str| first_difference(text, other).unwrap_or_default();
+        assert_eq!(key(&text.replace("0.1", "0.2")), "optimiser.lr");
+        assert_eq!(key(&text.replace("seed = 1\n", "")), "train.seed");
+        assert_eq!(key(&format!("{text}beta_1 = 0.9\n")), "optimiser.beta_1");
+    }
+}

@@ -1,0 +1,146 @@
+//! One step: a batch, its noise, the loss and its gradient, and the update.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use ddpm_kernels::Backend;
+use ddpm_nn::{Mode, Parameters};
+use ddpm_tensor::Tensor;
+use ddpm_tensor::random::{Address, Purpose};
+
+use super::{StepReport, Trainer};
+use crate::diffusion::Prediction;
+use crate::error::{Error, NotFinite};
+
+/// Sums over the images of a batch, in their order.
+#[derive(Default)]
+struct Sums {
+    mse: f64,
+    objective: f64,
+}
+
+impl<B: Backend<Elem = f32>> Trainer<B> {
+    /// Does one step (Ho et al. 2020, algorithm 1, on a batch).
+    ///
+    /// The batch is worked through in micro-batches whose gradients, scaled by the whole batch, add up.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] if the loss or the gradient is not a number or infinite: nothing has been updated then. Those of
+    /// data and device.
+    pub fn step(&mut self) -> Result<StepReport, Error> {
+        let started = Instant::now();
+        let batch = self.settings.train.batch;
+        self.batches.batch(self.step, &mut self.host.images, &mut self.host.labels)?;
+        self.draw_time_steps();
+
+        let at_once = self.settings.images_at_once().min(batch);
+        let mut sums = Sums::default();
+        for first in (0..batch).step_by(at_once) {
+            let part = first..(first + at_once).min(batch);
+            if let Err(error) = self.accumulate(part, &mut sums) {
+                self.grads = Parameters::zeros(&self.backend, self.unet.layout())?;
+                return Err(error);
+            }
+        }
+
+        let grad_norm = self.backend.squared_norm(self.grads.buffer())?.sqrt();
+        if !grad_norm.is_finite() {
+            let name = first_not_finite(&self.backend, &self.grads)?;
+            self.grads = Parameters::zeros(&self.backend, self.unet.layout())?;
+            return Err(self.not_finite(NotFinite::Gradient, grad_norm, name));
+        }
+        let total = self.settings.train.steps;
+        let update = self.settings.optimiser.update(self.step, total, grad_norm, &self.settings.ema);
+        self.backend.adamw(
+            &update,
+            self.parameters.buffer_mut(),
+            self.grads.buffer_mut(),
+            self.m.buffer_mut(),
+            self.v.buffer_mut(),
+            self.ema.buffer_mut(),
+        )?;
+        self.step += 1;
+
+        let mean = |sum: f64| sum / batch as f64;
+        Ok(StepReport {
+            step: self.step,
+            loss: mean(sums.mse),
+            objective: (self.loss != ddpm_kernels::loss::LossKind::L2).then(|| mean(sums.objective)),
+            lr: update.lr,
+            grad_norm,
+            images_per_s: batch as f64 / started.elapsed().as_secs_f64().max(1e-9),
+            heldout: None,
+        })
+    }
+
+    /// t of every image of the batch, uniform in 0..T: image i's is at sample i of the step.
+    fn draw_time_steps(&mut self) {
+        let address = Address::new(self.settings.train.seed, Purpose::TimeStep).at_step(self.step);
+        let total = self.schedule.time_steps() as u64;
+        let uniform = |i: usize| {
+            let [low, high, ..] = address.at_sample(i as u64).block(0);
+            // The upper 64 bits of a 64-bit fraction times T.
+            let fraction = (u128::from(high) << 32) | u128::from(low);
+            ((fraction * u128::from(total)) >> 64) as usize
+        };
+        self.host.time_steps.clear();
+        self.host.time_steps.extend((0..self.settings.train.batch).map(uniform));
+    }
+
+    /// Adds the gradient of some images of the batch, and their losses.
+    fn accumulate(&mut self, part: Range<usize>, sums: &mut Sums) -> Result<(), Error> {
+        let [height, width, channels] = self.image();
+        let len = height * width * channels;
+        let (n, first) = (part.len(), part.start as u64);
+        let backend = &self.backend;
+        let shape = [n, height, width, channels];
+        let x_0 = Tensor::from_slice(backend, shape, &self.host.images[part.start * len..part.end * len])?;
+        let seed = self.settings.train.seed;
+        let address = Address::new(seed, Purpose::Noise).at_step(self.step).at_sample(first);
+        let t = &self.host.time_steps[part.clone()];
+        let factors = |table: &[(f32, f32)]| t.iter().map(|&t| table[t]).collect::<Vec<_>>();
+
+        let (x_t, eps) = backend.noise(x_0.view(), &factors(&self.noising), address)?;
+        let target = match self.settings.diffusion.prediction {
+            Prediction::Eps => eps,
+            Prediction::X0 => x_0,
+            // v is a noising too, of the same ε.
+            Prediction::V => backend.noise(x_0.view(), &factors(&self.target), address)?.0,
+        };
+        self.host.classes.clear();
+        self.host.classes.extend(self.host.labels[part].iter().map(|&label| label as usize));
+        let classes = self.data().classes().is_some().then_some(self.host.classes.as_slice());
+        let times: Vec<f32> = t.iter().map(|&t| t as f32).collect();
+        let mode = Mode::Train { seed, step: self.step, first_sample: first };
+        let (output, cache) = self.unet.forward(backend, &self.parameters, x_t.view(), &times, classes, mode)?;
+        drop(x_t);
+
+        let scale = 1.0 / (self.settings.train.batch * len) as f64;
+        let weights = &self.host.weights[..n];
+        let loss = backend.loss(self.loss, output.view(), target.view(), weights, scale)?;
+        drop((output, target));
+        for (mse, objective) in loss.mse.iter().zip(&loss.loss) {
+            sums.mse += mse;
+            sums.objective += objective;
+        }
+        if !(sums.mse.is_finite() && sums.objective.is_finite()) {
+            let name = first_not_finite(backend, &self.parameters)?;
+            return Err(self.not_finite(NotFinite::Loss, sums.objective, name));
+        }
+        if let Some(cache) = cache {
+            self.unet.backward(backend, &self.parameters, cache, loss.d_output.view(), Some(&mut self.grads), false)?;
+        }
+        Ok(())
+    }
+
+    fn not_finite(&self, what: NotFinite, value: f64, parameter: Option<String>) -> Error {
+        Error::NotFinite { step: self.step + 1, what, value, parameter }
+    }
+}
+
+/// The first parameter that is not finite, or whose gradient is not.
+fn first_not_finite<B: Backend<Elem = f32>>(backend: &B, numbers: &Parameters<B>) -> Result<Option<String>, Error> {
+    let flat = numbers.to_host(backend)?;
+    let bad = |p: &&ddpm_nn::layout::Parameter| flat[p.range.clone()].iter().any(|x| !x.is_finite());
+    Ok(numbers.layout().parameters().iter().find(bad).map(|p| p.name.clone()))
+}
