@@ -26,9 +26,6 @@ pub enum Error {
     /// A run's directory is not as it must be.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// Data cannot be found, recognised or read.
-    #[error(transparent)]
-    Data(#[from] DataError),
     /// Schedules, predictions or samplers were asked for something that does not exist.
     #[error(transparent)]
     Diffusion(#[from] DiffusionError),
