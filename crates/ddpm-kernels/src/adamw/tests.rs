@@ -87,14 +87,16 @@ fn steps_are_those_of_the_definition_and_the_same_everywhere() {
 fn what_rests_stays_to_the_bit() {
     let cpu = cpu::<f32>();
     let start: Vec<f32> = values(5, 1000);
-    let (mut p, mut ema) = (buffer(&cpu, &start), buffer(&cpu, &start));
-    let (mut g, mut m, mut v) = (cpu.zeroed(1000), cpu.zeroed(1000), cpu.zeroed(1000));
-    let step = AdamWStep { weight_decay: 0.0, ..settings(3) };
-    for _ in 0..100 {
-        adamw(&cpu, &step, &mut p, &mut g, &mut m, &mut v, &mut ema).unwrap();
+    for ema_decay in [0.0, 0.3, 0.7, 0.95, 0.999, 0.9999] {
+        let (mut p, mut ema) = (buffer(&cpu, &start), buffer(&cpu, &start));
+        let (mut g, mut m, mut v) = (cpu.zeroed(1000), cpu.zeroed(1000), cpu.zeroed(1000));
+        let step = AdamWStep { weight_decay: 0.0, ema_decay, ..settings(3) };
+        for _ in 0..100 {
+            adamw(&cpu, &step, &mut p, &mut g, &mut m, &mut v, &mut ema).unwrap();
+        }
+        same_bits("p", &p, &start);
+        same_bits("ema", &ema, &start);
     }
-    same_bits("p", &p, &start);
-    same_bits("ema", &ema, &start);
 }
 
 #[test]
