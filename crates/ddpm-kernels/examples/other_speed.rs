@@ -65,7 +65,7 @@ fn main() {
         };
         let [p, g, m, v, ema] = &mut buffers;
         let adamw = time(|| cpu.adamw(&step, p, g, m, v, ema).unwrap());
-        let norm = time(|| drop(black_box(cpu.squared_norm(p).unwrap())));
+        let norm = time(|| _ = black_box(cpu.squared_norm(p).unwrap()));
         let weights = vec![1.0; len / 4096];
         let loss = time(|| drop(black_box(cpu.loss(LossKind::L2, x.view(), y.view(), &weights, 1.0).unwrap())));
         let image = x.view().reshape([8, 64, 128, 128]).unwrap();

@@ -1,7 +1,9 @@
+use ddpm_tensor::Isa;
+
 use super::*;
 use crate::testing::{close, cpu_with, same_bits, values};
 
-/// Sizes around every edge of tiles, panels and blocks of k: (m, n, k).
+/// Sizes around every edge of tiles, panels and chains: (m, n, k).
 const SIZES: [(usize, usize, usize); 10] = [
     (1, 1, 1),
     (3, 7, 17),
@@ -9,8 +11,8 @@ const SIZES: [(usize, usize, usize); 10] = [
     (13, 33, 130),
     (6, 16, 3),
     (23, 47, 64),
-    (4, 130, 1024),
-    (5, 3, 1025),
+    (4, 130, 320),
+    (5, 3, 321),
     (2, 31, 2500),
     (3, 5, 0),
 ];
@@ -21,8 +23,8 @@ fn by_definition<T: Element>(a: &[T], b: &[T], (m, n, k): (usize, usize, usize),
     for i in 0..m {
         for j in 0..n {
             let mut whole = if add { c[i * n + j] } else { T::ZERO };
-            for first in (0..k).step_by(K_BLOCK) {
-                let chain = (first..k.min(first + K_BLOCK)).fold(T::ZERO, |sum, l| a[i * k + l].fma(b[l * n + j], sum));
+            for first in (0..k).step_by(CHAIN) {
+                let chain = (first..k.min(first + CHAIN)).fold(T::ZERO, |sum, l| a[i * k + l].fma(b[l * n + j], sum));
                 whole = if add || first > 0 { whole + chain } else { chain };
             }
             out.push(whole);

@@ -18,7 +18,7 @@ pub(crate) struct Segment {
 
 /// Longest chain of sums: the part of a panel that it reads (40 KB) stays in the first-level cache.
 /// Far below the 1024 that `strict` promises.
-const CHAIN: usize = 320;
+pub(crate) const CHAIN: usize = 320;
 
 /// Cuts segments into chunks of nearly equal length and at most [`CHAIN`] steps, whose sums are added in order.
 pub(crate) fn chunks(segments: &[Segment]) -> Vec<Vec<Segment>> {
@@ -101,10 +101,9 @@ pub(crate) struct Micro {
 
 impl Micro {
     pub(crate) fn new<T: Element>(isa: Isa) -> Self {
-        let narrow = size_of::<T>() == 4;
         match isa.set() {
-            Set::Avx512 if narrow => Self { set: Set::Avx512, lanes: 16, rows: 12 },
-            Set::Avx2 | Set::Avx512 if narrow => Self { set: Set::Avx2, lanes: 8, rows: 6 },
+            Set::Avx512 => Self { set: Set::Avx512, lanes: 64 / size_of::<T>(), rows: 12 },
+            Set::Avx2 => Self { set: Set::Avx2, lanes: 32 / size_of::<T>(), rows: 6 },
             _ => Self { set: Set::Portable, lanes: 8, rows: 4 },
         }
     }
@@ -122,23 +121,30 @@ impl Micro {
     /// `a_k` or `a_row` is 1; `rows ≤ self.rows`, `vectors` is 1 or 2. `T` is the type that the tile was made for.
     #[inline]
     pub(crate) unsafe fn run<T: Element>(self, rows: usize, vectors: usize, chunk: &[Segment], t: Tile<T>, add: bool) {
-        match self.set {
+        match (self.set, size_of::<T>()) {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: this set is only taken for f32 on machines that have it; the rest is the caller's promise.
-            Set::Avx512 => unsafe { x86::avx512::tile(rows, vectors, chunk, t.as_f32(), add) },
+            // SAFETY: a set is only taken on machines that have it, and 4 bytes are f32; the rest is the caller's promise.
+            (Set::Avx512, 4) => unsafe { x86::avx512::tile(rows, vectors, chunk, t.cast(), add) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Set::Avx2 => unsafe { x86::avx2::tile(rows, vectors, chunk, t.as_f32(), add) },
+            (Set::Avx2, 4) => unsafe { x86::avx2::tile(rows, vectors, chunk, t.cast(), add) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above; 8 bytes are f64.
+            (Set::Avx512, _) => unsafe { x86::avx512_f64::tile(rows, vectors, chunk, t.cast(), add) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            (Set::Avx2, _) => unsafe { x86::avx2_f64::tile(rows, vectors, chunk, t.cast(), add) },
             // SAFETY: the caller's promise.
             _ => unsafe { portable(rows, vectors, chunk, t, add) },
         }
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 impl<T: Element> Tile<T> {
-    #[cfg(target_arch = "x86_64")]
-    fn as_f32(self) -> Tile<f32> {
-        debug_assert_eq!(size_of::<T>(), 4);
+    /// The same for the type that T is, by name.
+    fn cast<U: Element>(self) -> Tile<U> {
+        assert_eq!(size_of::<T>(), size_of::<U>());
         let Self { a, a_row, a_k, b, b_row, out, out_row } = self;
         Tile { a: a.cast(), a_row, a_k, b: b.cast(), b_row, out: out.cast(), out_row }
     }
@@ -178,7 +184,7 @@ unsafe fn portable<T: Element>(rows: usize, vectors: usize, chunk: &[Segment], t
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     macro_rules! tiles {
-        ($name:ident, $features:literal, $vector:ident, $zero:ident, $load:ident, $store:ident, $set:ident, $fma:ident, $add:ident, $lanes:literal, $($rows:literal)*) => {
+        ($name:ident, $element:ident, $features:literal, $vector:ident, $zero:ident, $load:ident, $store:ident, $set:ident, $fma:ident, $add:ident, $lanes:literal, $($rows:literal)*) => {
             pub(in super::super) mod $name {
                 use std::arch::x86_64::{$vector, $zero, $load, $store, $set, $fma, $add};
                 use super::super::{Segment, Tile};
@@ -186,7 +192,7 @@ mod x86 {
                 /// # Safety
                 /// As `Micro::run`, on a machine that has the features.
                 #[target_feature(enable = $features)]
-                unsafe fn kernel<const M: usize, const V: usize, const ROWS: bool>(chunk: &[Segment], t: Tile<f32>, add: bool) {
+                unsafe fn kernel<const M: usize, const V: usize, const ROWS: bool>(chunk: &[Segment], t: Tile<$element>, add: bool) {
                     let mut sum: [[$vector; V]; M] = [[$zero(); V]; M];
                     // one base for three rows: the second and third are reached by an index register
                     let (near, step) = if ROWS { (t.a_row, 1) } else { (1, t.a_k) };
@@ -226,7 +232,7 @@ mod x86 {
                 /// # Safety
                 /// As `Micro::run`, on a machine that has the features.
                 #[target_feature(enable = $features)]
-                pub(in super::super) unsafe fn tile(rows: usize, vectors: usize, chunk: &[Segment], t: Tile<f32>, add: bool) {
+                pub(in super::super) unsafe fn tile(rows: usize, vectors: usize, chunk: &[Segment], t: Tile<$element>, add: bool) {
                     // SAFETY: passed on.
                     unsafe {
                         // either k or the rows of the left operand follow each other in memory
@@ -243,8 +249,10 @@ mod x86 {
         };
     }
 
-    tiles!(avx512, "avx512f", __m512, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_add_ps, 16, 1 2 3 4 5 6 7 8 9 10 11 12);
-    tiles!(avx2, "avx2,fma", __m256, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_add_ps, 8, 1 2 3 4 5 6);
+    tiles!(avx512, f32, "avx512f", __m512, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_add_ps, 16, 1 2 3 4 5 6 7 8 9 10 11 12);
+    tiles!(avx512_f64, f64, "avx512f", __m512d, _mm512_setzero_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_set1_pd, _mm512_fmadd_pd, _mm512_add_pd, 8, 1 2 3 4 5 6 7 8 9 10 11 12);
+    tiles!(avx2, f32, "avx2,fma", __m256, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_add_ps, 8, 1 2 3 4 5 6);
+    tiles!(avx2_f64, f64, "avx2,fma", __m256d, _mm256_setzero_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_set1_pd, _mm256_fmadd_pd, _mm256_add_pd, 4, 1 2 3 4 5 6);
 }
 
 #[cfg(test)]

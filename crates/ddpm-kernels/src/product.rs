@@ -1,21 +1,18 @@
 //! Products of matrices in memory of any strides, `C = A·B` or `C += A·B`.
 //!
-//! Each element of C is one chain of multiply-adds over k, in order and from zero; k beyond [`K_BLOCK`] begins another
+//! Each element of C is one chain of multiply-adds over k, in order and from zero; each [`CHAIN`] steps begin another
 //! chain, and chains are added in order. So the bits depend on k alone: not on m, n, the instruction set, or on what else
-//! is computed with them.
-
-mod portable;
-#[cfg(target_arch = "x86_64")]
-mod x86;
+//! is computed with them. The innermost loops are those of the convolutions.
 
 use ddpm_tensor::cpu::CpuBuffer;
-use ddpm_tensor::cpu::isa::Set;
-use ddpm_tensor::{Cpu, Element, Isa};
+use ddpm_tensor::{Cpu, Element};
 
-/// Longest chain of multiply-adds.
-const K_BLOCK: usize = 1024;
+use crate::conv::cpu::tile::{CHAIN, Micro, Segment, Tile};
 
-/// A matrix in memory: element (i, j) is `data[i·row + j·column]`.
+/// Most elements of a tile: 12 rows of two vectors of 16.
+const TILE: usize = 12 * 32;
+
+/// A matrix in memory: element (i, j) is `data[i·row + j·column]`, and either `row` or `column` is 1.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Matrix<'a, T> {
     data: &'a [T],
@@ -50,35 +47,26 @@ pub(crate) struct Packed<T: Element> {
     panels: CpuBuffer<T>,
     k: usize,
     n: usize,
-    isa: Isa,
-}
-
-/// Columns of a panel.
-fn panel_width<T: Element>(isa: Isa) -> usize {
-    match isa.set() {
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx512 if size_of::<T>() == 4 => x86::avx512::COLUMNS,
-        _ => portable::COLUMNS,
-    }
+    micro: Micro,
 }
 
 impl<T: Element> Packed<T> {
     /// Packs the first `k` rows and `n` columns of `b`.
     pub(crate) fn new(cpu: &Cpu<T>, b: Matrix<'_, T>, k: usize, n: usize) -> Self {
         b.assert_holds(k, n);
-        let isa = cpu.isa();
-        let width = panel_width::<T>(isa);
+        let micro = Micro::new::<T>(cpu.isa());
+        let width = 2 * micro.lanes;
         let mut panels = cpu.scratch(k * n.next_multiple_of(width));
         let mut rest = &mut panels[..];
-        for k_first in (0..k).step_by(K_BLOCK) {
-            let block = K_BLOCK.min(k - k_first);
+        for k_first in (0..k).step_by(CHAIN) {
+            let block = CHAIN.min(k - k_first);
             for first in (0..n).step_by(width) {
                 let panel;
                 (panel, rest) = rest.split_at_mut(block * width);
                 pack_panel(b, k_first, first..n.min(first + width), width, panel);
             }
         }
-        Self { panels, k, n, isa }
+        Self { panels, k, n, micro }
     }
 }
 
@@ -107,20 +95,6 @@ fn pack_panel<T: Element>(
     }
 }
 
-/// One panel's product: `c[i, j] (+)= Σ_k a[i, k]·panel[k, j]` for i < m and j < `columns`, a's element (i, k) being
-/// `a[i·a_row + k·a_column]` and c's `c[i·c_row + j]`.
-struct Job<'a, T> {
-    a: &'a [T],
-    a_row: usize,
-    a_column: usize,
-    m: usize,
-    k: usize,
-    panel: &'a [T],
-    columns: usize,
-    add: bool,
-    c_row: usize,
-}
-
 /// `C = A·B`, or `C += A·B` with `add`: A has `m` rows and as many columns as B has rows; row i of C is
 /// `c[i·c_row..][..n]`.
 ///
@@ -129,54 +103,44 @@ struct Job<'a, T> {
 pub(crate) fn multiply<T: Element>(a: Matrix<'_, T>, m: usize, b: &Packed<T>, add: bool, c: &mut [T], c_row: usize) {
     a.assert_holds(m, b.k);
     Matrix::rows(c, c_row).assert_holds(m, b.n);
-    let width = panel_width::<T>(b.isa);
+    let lanes = b.micro.lanes;
     if b.k == 0 && !add && b.n > 0 {
         c.chunks_mut(c_row).take(m).for_each(|row| row[..b.n].fill(T::ZERO));
     }
-    if m == 0 {
-        return;
-    }
+    let mut spare = [T::ZERO; TILE];
     let mut rest = &b.panels[..];
-    for k_first in (0..b.k).step_by(K_BLOCK) {
-        let k = K_BLOCK.min(b.k - k_first);
-        for first in (0..b.n).step_by(width) {
+    for k_first in (0..b.k).step_by(CHAIN) {
+        let chain = [Segment { a: k_first, b: 0, len: CHAIN.min(b.k - k_first) }];
+        let add = add || k_first > 0;
+        for first in (0..b.n).step_by(2 * lanes) {
             let panel;
-            (panel, rest) = rest.split_at(k * width);
-            let job = Job {
-                a: &a.data[k_first * a.column..],
-                a_row: a.row,
-                a_column: a.column,
-                m,
-                k,
-                panel,
-                columns: width.min(b.n - first),
-                add: add || k_first > 0,
-                c_row,
-            };
-            run(b.isa, &job, &mut c[first..]);
-        }
-    }
-}
-
-fn run<T: Element>(isa: Isa, job: &Job<'_, T>, c: &mut [T]) {
-    #[cfg(target_arch = "x86_64")]
-    if let (Some(a), Some(panel)) = (T::as_f32(job.a), T::as_f32(job.panel))
-        && isa.set() >= Set::Avx2
-        && let Some(c) = T::as_f32_mut(c)
-    {
-        let Job { a_row, a_column, m, k, columns, add, c_row, .. } = *job;
-        let job = Job { a, a_row, a_column, m, k, panel, columns, add, c_row };
-        // SAFETY: an `Isa` of a set exists only where the machine has the set; `multiply` has asserted that A and C
-        // hold what is read and written, and a panel has k rows of the set's width.
-        unsafe {
-            match isa.set() {
-                Set::Avx512 => x86::avx512::run(&job, c),
-                _ => x86::avx2::run(&job, c),
+            (panel, rest) = rest.split_at(chain[0].len * 2 * lanes);
+            let columns = (b.n - first).min(2 * lanes);
+            let vectors = columns.div_ceil(lanes);
+            // whole vectors are stored: past a narrow panel they would overwrite what lies beside C
+            let narrow = columns < vectors * lanes;
+            for (i, rows) in b.micro.heights(m) {
+                let (out, out_row) = if narrow {
+                    (spare.as_mut_ptr(), vectors * lanes)
+                } else {
+                    ((&raw mut c[i * c_row + first]), c_row)
+                };
+                let (a, a_row, a_k) = (&raw const a.data[i * a.row], a.row, a.column);
+                let tile = Tile { a, a_row, a_k, b: panel.as_ptr(), b_row: 2 * lanes, out, out_row };
+                // SAFETY: A's m rows and k columns and C's m rows and n columns are in their slices, as asserted above;
+                // the panel has as many rows as the chain; a narrow tile fits `spare`. One of A's strides is 1.
+                unsafe { b.micro.run(rows, vectors, &chain, tile, add && !narrow) };
+                if narrow {
+                    for (row, sums) in spare.chunks_exact(vectors * lanes).take(rows).enumerate() {
+                        let c = &mut c[(i + row) * c_row + first..][..columns];
+                        for (c, &sum) in c.iter_mut().zip(sums) {
+                            *c = if add { *c + sum } else { sum };
+                        }
+                    }
+                }
             }
         }
-        return;
     }
-    portable::run(isa, job, c);
 }
 
 #[cfg(test)]
