@@ -70,11 +70,11 @@ pub fn write_npy<D: Device>(device: &D, tensor: &Tensor<D>, to: impl Write) -> R
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::Cpu;
+    use crate::{Cpu, CpuOptions};
 
     #[test]
     fn what_is_written_is_read() {
-        let cpu = Cpu::<f32>::new(Default::default()).unwrap();
+        let cpu = Cpu::<f32>::new(CpuOptions::default()).unwrap();
         let x = Tensor::from_slice(&cpu, [2, 1, 3], &[1.0, -2.5, 3e-9, 4.0, 5.0, f32::MAX]).unwrap();
         let mut bytes = Vec::new();
         write_npy(&cpu, &x, &mut bytes).unwrap();

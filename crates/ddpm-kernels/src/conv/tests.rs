@@ -186,8 +186,7 @@ impl<T: Element> Held<T> {
                 v[pixel * total + i] = self.parts[part].as_slice()[pixel * c[part] + at].to_f64();
             }
         }
-        if groups > 0 {
-            let of = total / groups;
+        if let Some(of) = total.checked_div(groups) {
             for image in 0..n {
                 for group in 0..groups {
                     let members: Vec<usize> = (0..h * w)

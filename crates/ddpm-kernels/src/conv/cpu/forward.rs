@@ -67,7 +67,7 @@ pub(crate) fn conv<T: Element>(
         let mut tile = cpu.scratch(pixels.len() * 2 * micro.lanes);
         for panel in packed.panels() {
             let starts = (0..lines).map(|row| row * g.stride * columns * s.c);
-            tile::product(micro, (a, g.stride * s.c), starts, line, &chunks, panel, &mut tile);
+            tile::product(micro, (a, g.stride * s.c), &starts, line, &chunks, panel, &mut tile);
             let columns = panel.first..panel.first + panel.columns;
             let bias = e.bias.map_or(&[][..], |b| &b.as_slice()[columns.clone()]);
             let channel = e.channel.map_or(&[][..], |v| &v.as_slice()[image * s.o..][columns.clone()]);

@@ -91,7 +91,7 @@ pub(crate) fn input_grad<T: Element>(
                 let mut tile = cpu.scratch(lines * pixels * 2 * micro.lanes);
                 for panel in packed.panels() {
                     let starts = (0..lines).map(|line| line * columns * s.o);
-                    tile::product(micro, (&left, s.o), starts, pixels, &chunks, panel, &mut tile);
+                    tile::product(micro, (&left, s.o), &starts, pixels, &chunks, panel, &mut tile);
                     for (i, from) in tile.chunks_exact(panel.width).take(lines * pixels).enumerate() {
                         let (y, x) = (i / pixels * g.stride + phase_y, i % pixels * g.stride + phase_x);
                         dv[(y * s.w + x) * s.c + panel.first..][..panel.columns]

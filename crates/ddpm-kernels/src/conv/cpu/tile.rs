@@ -45,7 +45,7 @@ pub(crate) fn chunks(segments: &[Segment]) -> Vec<Vec<Segment>> {
 pub(crate) fn product<T: Element>(
     micro: Micro,
     (a, a_row): (&[T], usize),
-    lines: impl Iterator<Item = usize> + Clone,
+    lines: &(impl Iterator<Item = usize> + Clone),
     rows: usize,
     chunks: &[Vec<Segment>],
     panel: Panel<'_, T>,
