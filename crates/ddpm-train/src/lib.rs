@@ -6,6 +6,8 @@ pub mod data;
 pub mod diffusion;
 pub mod ema;
 pub mod error;
+pub mod memory;
+pub mod model;
 pub mod named;
 pub mod optimiser;
 pub mod presets;

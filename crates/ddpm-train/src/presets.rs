@@ -4,6 +4,7 @@ use ddpm_nn::config::{DownBlock, SampleSize};
 
 use crate::{
     diffusion::Variance,
+    memory::Memory,
     optimiser::OptimiserKind,
     settings::{
         CheckpointSettings, DataSettings, DiffusionSettings, EmaSettings, NetworkSettings, OptimiserSettings,
@@ -162,7 +163,7 @@ fn emoji() -> Settings {
             classes: true,
             ..DataSettings::default()
         },
-        network: NetworkSettings { block_out_channels: vec![48, 96, 96], ..network_small() },
+        network: network_medium(),
         optimiser: quick_optimiser(),
         ema: EmaSettings { decay: 0.995, ..EmaSettings::default() },
         checkpoint: CheckpointSettings { every: 500, ..CheckpointSettings::default() },
@@ -205,6 +206,92 @@ fn lsun256() -> Settings {
     }
 }
 
+/// What is known of a user's own pictures before they are decoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pictures {
+    /// Name for the run.
+    pub name: String,
+    /// Height and width, pixels.
+    pub size: (usize, usize),
+    /// Channels.
+    pub channels: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+/// The side that is taken where pictures are larger and nobody asked for more: what a few cores can learn.
+const SIDE: usize = 64;
+/// Images in memory at once that a network must leave room for.
+const AT_ONCE: usize = 4;
+
+/// Settings for pictures that no preset is for: the largest of the presets' networks that trains in `memory` bytes, at a
+/// size that its levels divide; `exact` keeps the size as it is given.
+pub fn for_pictures(pictures: &Pictures, exact: bool, memory: u64) -> Settings {
+    let (height, width) = pictures.size;
+    let shrink = |side: usize| if exact { side } else { side * SIDE.min(height.min(width)) / height.min(width).max(1) };
+    let (height, width) = (shrink(height), shrink(width));
+    let side = height.min(width);
+    let families =
+        [(network256 as fn() -> NetworkSettings, 128), (network32, 32), (network_medium, 8), (network_small, 4)];
+    let mut best = None;
+    for (network, least) in families {
+        if side < least && least > 4 {
+            continue;
+        }
+        let mut network = network();
+        network.down_block_types = levels(network.block_out_channels.len(), &[attention_level(&network, side)]);
+        let multiple = 1 << (network.block_out_channels.len() - 1);
+        let round = |side: usize| if exact { side } else { ((side + multiple / 2) / multiple).max(1) * multiple };
+        let size = SampleSize::new(round(height), round(width));
+        let settings = own(pictures, network, size);
+        let need = settings
+            .unet(pictures.channels, size.height(), size.width(), None)
+            .ok()
+            .and_then(|config| Memory::of(&config, size.height(), size.width()).ok());
+        let Some(need) = need else {
+            best.get_or_insert(settings);
+            continue;
+        };
+        best = Some(settings);
+        if need.training(AT_ONCE) <= memory {
+            // Whole batches where they fit, else the largest multiple of 16, else what fits.
+            let images = (memory.saturating_sub(need.training_fixed) / need.training_per_image.max(1)) as usize;
+            if let Some(settings) = &mut best
+                && images < settings.train.batch
+            {
+                settings.train.micro_batch = if images >= 16 { images / 16 * 16 } else { images.max(1) };
+            }
+            break;
+        }
+    }
+    best.unwrap_or_else(|| own(pictures, network_small(), SampleSize::new(height, width)))
+}
+
+/// The level that is nearest to the paper's 16x16.
+fn attention_level(network: &NetworkSettings, side: usize) -> usize {
+    let deepest = network.block_out_channels.len() - 1;
+    (0..=deepest).find(|level| side >> level <= 16).unwrap_or(deepest)
+}
+
+/// The emoji's network: 2.5 million parameters on three channels.
+fn network_medium() -> NetworkSettings {
+    NetworkSettings { block_out_channels: vec![48, 96, 96], ..network_small() }
+}
+
+fn own(pictures: &Pictures, network: NetworkSettings, size: SampleSize) -> Settings {
+    let batch = (pictures.count * 9 / 10).clamp(1, 64);
+    Settings {
+        train: TrainSettings { name: pictures.name.clone(), steps: 100_000, batch, ..TrainSettings::default() },
+        data: DataSettings { size, channels: pictures.channels, ..DataSettings::default() },
+        network,
+        optimiser: OptimiserSettings { warmup: 1000, ..OptimiserSettings::default() },
+        ema: EmaSettings { decay: 0.9999, warmup: true },
+        checkpoint: CheckpointSettings { every: 1000, ..CheckpointSettings::default() },
+        preview: PreviewSettings { every: 1000, ..PreviewSettings::default() },
+        ..Settings::default()
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -238,5 +325,27 @@ mod tests {
                 assert_eq!(*block == DownBlock::Attention, side >> level == 16, "{name} level {level}");
             }
         }
+    }
+
+    #[test]
+    fn own_pictures_get_the_largest_network_that_fits() {
+        let pictures = |size, channels| Pictures { name: "photos".to_owned(), size, channels, count: 1000 };
+        let of = |size, exact, memory| {
+            let settings = for_pictures(&pictures(size, 3), exact, memory);
+            settings.validate().unwrap_or_else(|e| panic!("{size:?}: {e}"));
+            settings
+        };
+        let side = |settings: &Settings| (settings.data.size.height(), settings.data.size.width());
+        let large = of((600, 400), false, 64 << 30);
+        assert_eq!((side(&large), large.network.block_out_channels.len()), ((96, 64), 4));
+        assert_eq!(large.network.down_block_types[2], DownBlock::Attention);
+        assert_eq!(of((256, 256), true, 64 << 30).network.block_out_channels.len(), 6);
+        assert_eq!(side(&of((30, 30), false, 64 << 30)), (32, 32));
+        let small = of((256, 256), true, 600 << 20);
+        assert!(small.network.block_out_channels[0] < 128 && small.train.micro_batch < 64);
+        assert_eq!(for_pictures(&pictures((28, 28), 1), false, 64 << 30).data.channels, 1);
+        assert_eq!(for_pictures(&Pictures { count: 10, ..pictures((8, 8), 1) }, false, 1 << 30).train.batch, 9);
+        // What fits nowhere is left for validation to name.
+        assert!(for_pictures(&pictures((30, 30), 1), true, 64 << 30).validate().is_err());
     }
 }

@@ -6,7 +6,6 @@ use ddpm_tensor::{Cpu, CpuOptions, Isa, Precision, cuda};
 use crate::{
     args::{DeviceName, Machine, PrecisionName},
     failure::{Explain, Failure},
-    output::Output,
 };
 
 /// Refuses what has no engine yet, before anything is read or built.
@@ -44,23 +43,21 @@ fn isa(machine: &Machine) -> Result<Option<Isa>> {
     }
 }
 
-/// Opens the device; says in one line why it is not the GPU where that was left open.
-pub(super) fn open(machine: &Machine, default: Precision, output: Output) -> Result<Cpu<f32>> {
+/// Opens the device, and says in one line why it is not the GPU where that was left open.
+pub(super) fn open(machine: &Machine, default: Precision) -> Result<(Cpu<f32>, Option<String>)> {
     check(machine)?;
     let precision = match machine.precision {
         None | Some(PrecisionName::Bf16) => default,
         Some(PrecisionName::Strict) => Precision::Strict,
         Some(PrecisionName::F32) => Precision::F32,
     };
-    if machine.device == DeviceName::Auto {
-        match cuda::probe() {
-            Ok(_) => output.note("a GPU answers, but computing on it is not built yet: using the CPU"),
-            Err(reason) => output.note(&format!("using the CPU: {reason}")),
-        }
-    }
+    let why = (machine.device == DeviceName::Auto).then(|| match cuda::probe() {
+        Ok(_) => "a GPU answers, but computing on it is not built yet: using the CPU".to_owned(),
+        Err(reason) => format!("using the CPU: {reason}"),
+    });
     let threads = machine.threads.map(usize::from).or_else(threads_from_environment);
     let cpu = Cpu::new(CpuOptions { threads, isa: isa(machine)?, precision }).at("starting the CPU's threads")?;
-    Ok(cpu)
+    Ok((cpu, why))
 }
 
 /// `RAYON_NUM_THREADS`, as rayon itself reads it: 0 and what is no number stand for the default.

@@ -1,9 +1,11 @@
 //! What each command does.
 
+mod arrays;
 mod bench;
 mod completions;
 mod config;
 mod doctor;
+mod drawing;
 mod export;
 mod info;
 mod machine;

@@ -1,9 +1,114 @@
-//! `ddpm predict`.
+//! `ddpm predict`: one pass of a network, and its gradients.
+
+use std::path::Path;
 
 use anyhow::Result;
+use ddpm_kernels::{Backend, loss::LossKind};
+use ddpm_nn::{Mode, Parameters, diffusers};
+use ddpm_tensor::{Cpu, Precision, Tensor};
+use ddpm_train::model::Trained;
+use serde_json::json;
 
-use crate::{args::PredictArgs, failure::Failure};
+use super::{
+    arrays::{self, Array, Values},
+    machine,
+    sample::weights,
+};
+use crate::{
+    args::PredictArgs,
+    failure::{Explain, Failure},
+    output::Output,
+};
 
-pub(super) fn run(_args: &PredictArgs) -> Result<()> {
-    Err(Failure::not_built("ddpm predict").into())
+pub(super) fn run(args: &PredictArgs) -> Result<()> {
+    let output = Output::new(args.talk);
+    machine::check(&args.machine)?;
+    let model = Trained::load(&args.model, weights(args.weights)).at(args.model.display())?;
+    let (cpu, _) = machine::open(&args.machine, Precision::Strict)?;
+    for note in &model.notes {
+        output.note(note);
+    }
+    let x = arrays::read(&cpu, &args.input)?;
+    let [n, height, width, channels] = *x.shape().dims() else {
+        return mismatch(&args.input, "images [N, H, W, C]", &x.shape());
+    };
+    let config = model.unet.config();
+    if channels != config.in_channels {
+        return mismatch(&args.input, &format!("{} channels, the model's", config.in_channels), &x.shape());
+    }
+    config.validate(height, width).at(args.input.display())?;
+    let times = per_image(&cpu, &args.timesteps, n)?;
+    let total = model.scheduler.schedule.timesteps;
+    if let Some(t) = times.iter().find(|t| !(0.0..total as f32).contains(*t)) {
+        return mismatch(&args.timesteps, &format!("time steps from 0 to {}", total - 1), t);
+    }
+    let classes = classes(args, &cpu, &model, n)?;
+    let target = args.target.as_deref().map(|path| arrays::read(&cpu, path)).transpose()?;
+
+    let parameters = Parameters::from_host(&cpu, model.unet.layout(), &model.parameters)?;
+    let mode = if args.gradients.is_some() { Mode::Differentiate } else { Mode::Infer };
+    let (y, cache) = model.unet.forward(&cpu, &parameters, x.view(), &times, classes.as_deref(), mode)?;
+    arrays::write(&cpu, &args.output, &y)?;
+    output.result(&args.output.display().to_string())?;
+
+    let mut mse = None;
+    if let (Some(target), Some(path)) = (target, &args.target) {
+        if target.shape() != y.shape() {
+            return mismatch(path, &format!("the prediction's shape {}", y.shape()), &target.shape());
+        }
+        let scale = 1.0 / y.shape().len() as f64;
+        let loss = cpu.loss(LossKind::L2, y.view(), target.view(), &vec![1.0; n], scale)?;
+        let mean = loss.mse.iter().sum::<f64>() / n as f64;
+        output.result(&format!("mse {mean:.9e}"))?;
+        mse = Some(mean);
+        if let (Some(cache), Some(path)) = (cache, &args.gradients) {
+            let mut grads = Parameters::zeros(&cpu, model.unet.layout())?;
+            model.unet.backward(&cpu, &parameters, cache, loss.d_output.view(), Some(&mut grads), false)?;
+            let named = diffusers::named(model.unet.layout(), &grads.to_host(&cpu)?)?;
+            let arrays = named.iter().map(|gradient| Array {
+                name: &gradient.name,
+                shape: gradient.shape.clone(),
+                values: Values::F32(&gradient.values),
+            });
+            arrays::write_npz(path, arrays)?;
+            output.result(&path.display().to_string())?;
+        }
+    }
+    output.json(&json!({
+        "output": args.output, "gradients": args.gradients, "mse": mse,
+        "shape": y.shape().dims(), "precision": cpu.precision().to_string(), "model": model.hash,
+    }))?;
+    Ok(())
+}
+
+fn mismatch<T>(path: &Path, expected: &str, got: &dyn std::fmt::Display) -> Result<T> {
+    Err(Failure::new(format!("expected {expected}, got {got}")).place(path.display()).into())
+}
+
+/// One number for each image; a single one is for all.
+fn per_image(cpu: &Cpu<f32>, path: &Path, n: usize) -> Result<Vec<f32>> {
+    let tensor: Tensor<Cpu<f32>> = arrays::read(cpu, path)?;
+    let values = tensor.to_vec(cpu)?;
+    match values.len() {
+        1 => Ok(vec![values[0]; n]),
+        len if len == n => Ok(values),
+        len => mismatch(path, &format!("one number, or {n}, as there are images"), &len),
+    }
+}
+
+fn classes(args: &PredictArgs, cpu: &Cpu<f32>, model: &Trained, n: usize) -> Result<Option<Vec<usize>>> {
+    let conditional = model.unet.config().is_class_conditional();
+    match (&args.classes, conditional) {
+        (None, false) => Ok(None),
+        (None, true) => Err(Failure::usage("this model was trained with classes").next("--classes c.npy").into()),
+        (Some(_), false) => Err(Failure::usage("this model has no classes").next("leave --classes out").into()),
+        (Some(path), true) => {
+            let values = per_image(cpu, path, n)?;
+            let most = model.unet.config().num_class_embeds.unwrap_or(1 << 24) as f32;
+            match values.iter().find(|v| !(0.0..most).contains(*v) || v.fract() != 0.0) {
+                Some(v) => mismatch(path, &format!("classes from 0 to {}", most - 1.0), v),
+                None => Ok(Some(values.iter().map(|&v| v as usize).collect())),
+            }
+        }
+    }
 }

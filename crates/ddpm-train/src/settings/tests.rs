@@ -198,3 +198,19 @@ fn a_network_and_its_settings_say_the_same() {
     let again = Settings { network: NetworkSettings::of(&config), ..settings };
     assert_eq!(again.unet(3, 32, 32, Some(10)).unwrap(), config);
 }
+
+#[test]
+fn every_name_of_a_data_setting_is_known_to_the_data() {
+    for key in keys().iter().filter(|key| key.section() == "data") {
+        if let Allowed::Name(name_of) = key.allowed {
+            for name in name_of("").unwrap_err().known {
+                let mut layers = Layers::new();
+                layers.set(&format!("{}={name}", key.name)).unwrap();
+                let settings = layers.over(&Settings::default()).unwrap();
+                settings.data.options().unwrap_or_else(|e| panic!("{} = {name}: {e}", key.name));
+            }
+        }
+    }
+    let digits = presets::find("digits").unwrap().settings().data.options().unwrap();
+    assert_eq!((digits.size.map(|size| size.width), digits.channels, digits.cache_bytes), (Some(28), Some(1), None));
+}

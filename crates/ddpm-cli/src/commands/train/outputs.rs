@@ -1,0 +1,198 @@
+//! What a run leaves: loss curve, pictures, a film, and one line for each file.
+
+use std::{fs, path::Path};
+
+use anyhow::Result;
+use ddpm_tensor::Cpu;
+use ddpm_train::{
+    checkpoint::{Weights, steps},
+    run::RunDir,
+    samplers::{self, SamplerOptions},
+    settings::Settings,
+    trainer::Trainer,
+};
+use serde_json::json;
+
+use super::signals::Signals;
+use crate::{
+    commands::drawing::{Drawing, batch_for},
+    failure::Explain,
+    output::Output,
+    picture::{
+        film, grid,
+        plot::{self, COLOURS, Series, Style},
+        png,
+    },
+    progress::{Progress, Smooth, duration},
+};
+
+/// Forward passes that a training step is worth, roughly.
+const FORWARDS_PER_STEP: f64 = 3.0;
+/// Steps whose mean loss tells how well a run went.
+const LAST: usize = 200;
+
+/// What `metrics.jsonl` tells.
+#[derive(Debug, Default)]
+struct Metrics {
+    loss: Vec<(f64, f64)>,
+    heldout: Vec<(f64, f64)>,
+    speed: Vec<f64>,
+}
+
+impl Metrics {
+    fn read(run: &RunDir) -> Result<Self> {
+        let path = run.metrics();
+        let text = fs::read_to_string(&path).at(path.display())?;
+        let mut metrics = Self::default();
+        for line in text.lines() {
+            let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+            let number = |key: &str| line.get(key).and_then(serde_json::Value::as_f64);
+            let Some(step) = number("step") else { continue };
+            metrics.loss.extend(number("loss").map(|loss| (step, loss)));
+            metrics.heldout.extend(number("heldout_loss_ema").or(number("heldout_loss")).map(|loss| (step, loss)));
+            metrics.speed.extend(number("images_per_s"));
+        }
+        Ok(metrics)
+    }
+
+    /// Mean loss of the last steps.
+    fn last_loss(&self) -> Option<f64> {
+        let last = &self.loss[self.loss.len().saturating_sub(LAST)..];
+        (!last.is_empty()).then(|| last.iter().map(|(_, loss)| loss).sum::<f64>() / last.len() as f64)
+    }
+}
+
+/// Draws `loss.png`.
+pub(super) fn curve(run: &RunDir, settings: &Settings, data: &Path) -> Result<()> {
+    let Metrics { loss, heldout, .. } = Metrics::read(run)?;
+    let mut smooth = Smooth::default();
+    let smoothed = loss.iter().map(|&(step, loss)| (step, smooth.add(loss))).collect();
+    let series = |name: &str, points, colour, style| Series { name: name.to_owned(), points, colour, style };
+    let series = [
+        series("loss", loss, COLOURS[0], Style::Faint),
+        series("loss (smoothed)", smoothed, COLOURS[0], Style::Line),
+        series("held out (ema)", heldout, COLOURS[1], Style::Dots),
+    ];
+    let name = data.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let title = if name.is_empty() { settings.train.name.clone() } else { name };
+    let path = run.root().join("loss.png");
+    png::write(&path, &plot::draw(&title, "step", &series), &[]).at(path.display())
+}
+
+/// Draws `samples.png` and `denoising.gif` from the average's weights, unless both are there, or it would take longer than
+/// the training did. `false` if a signal came meanwhile.
+pub(super) fn pictures(output: Output, trainer: &Trainer<Cpu<f32>>, run: &RunDir, signals: &Signals) -> Result<bool> {
+    let settings = trainer.settings();
+    let (count, wanted) = (settings.preview.count, settings.preview.steps);
+    let (still, moving) = (run.root().join("samples.png"), run.root().join("denoising.gif"));
+    let newest = newest_checkpoint(run);
+    let fresh = |path: &Path| path.is_file() && modified(path) >= newest.as_deref().and_then(modified);
+    if count == 0 || (fresh(&still) && fresh(&moving)) {
+        return Ok(true);
+    }
+    let metrics = Metrics::read(run)?;
+    let each = |speed: &f64| settings.train.batch as f64 * settings.log.every as f64 / speed;
+    let trained: f64 = metrics.speed.iter().map(each).sum();
+    let mut speeds = metrics.speed.clone();
+    speeds.sort_by(f64::total_cmp);
+    let speed = speeds.get(speeds.len() / 2).copied().unwrap_or(f64::INFINITY);
+    let time = (count * wanted) as f64 / (FORWARDS_PER_STEP * speed);
+    if time > trained {
+        output.note(&format!(
+            "no samples.png and denoising.gif: they would take about {}, longer than the {} of training; ddpm sample {} \
+             --out samples.png makes some",
+            duration(time),
+            duration(trained),
+            run.root().display()
+        ));
+        return Ok(true);
+    }
+
+    let options = SamplerOptions { steps: Some(wanted), ..SamplerOptions::from(&settings.diffusion) };
+    let plan = (samplers::find("ddim")?.plan)(trainer.schedule(), &options)?;
+    let (height, width) = trainer.data().size();
+    let image = [height, width, trainer.data().channels()];
+    let classes: Option<Vec<usize>> =
+        trainer.data().classes().map(|classes| (0..count).map(|i| i % classes.len()).collect());
+    let batch = batch_for(image);
+    let drawing = Drawing {
+        backend: trainer.backend(),
+        unet: trainer.unet(),
+        parameters: trainer.parameters(Weights::Ema),
+        plan: &plan,
+        image,
+        seed: settings.train.seed,
+        batch,
+        noise: None,
+        classes: classes.as_deref(),
+        film: true,
+    };
+    let mut progress = Progress::new(output, "sampling", 0, (count.div_ceil(batch) * plan.steps.len()) as u64);
+    let drawn = drawing.run(count, &mut |done, _| {
+        progress.at(done, || format!("{count} pictures by ddim"));
+        if signals.came() { Err(Stopped.into()) } else { Ok(()) }
+    });
+    progress.finish();
+    let drawn = match drawn {
+        Err(error) if error.is::<Stopped>() => return Ok(false),
+        drawn => drawn.at(run.root().display())?,
+    };
+    let about = json!({
+        "sampler": "ddim", "steps": plan.steps.len(), "eta": 0.0, "seed": settings.train.seed, "weights": "ema",
+        "model_step": trainer.steps_done(), "index": [0, count - 1], "class": classes,
+        "model": newest.as_deref().and_then(hash), "program": concat!("ddpm ", env!("CARGO_PKG_VERSION")),
+    });
+    let text = [("ddpm".to_owned(), about.to_string())];
+    png::write(&still, &grid::grid(drawn.images(image))?, &text).at(still.display())?;
+    film::write(&moving, &drawn.frames).at(moving.display())?;
+    Ok(true)
+}
+
+/// Ends sampling when a signal came.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped")]
+struct Stopped;
+
+fn newest_checkpoint(run: &RunDir) -> Option<std::path::PathBuf> {
+    let newest = *steps(&run.checkpoints()).ok()?.last()?;
+    Some(run.checkpoints().join(ddpm_train::checkpoint::step_name(newest)))
+}
+
+fn modified(path: &Path) -> Option<std::time::SystemTime> {
+    fs::metadata(path).and_then(|data| data.modified()).ok()
+}
+
+fn hash(folder: &Path) -> Option<String> {
+    ddpm_train::checkpoint::Checkpoint::open(folder).ok().map(|checkpoint| checkpoint.hash().to_owned())
+}
+
+/// One line for each file that the run has left, and the JSON.
+pub(super) fn list(output: Output, run: &RunDir, done: u64) -> Result<()> {
+    let metrics = Metrics::read(run)?;
+    let checkpoint = newest_checkpoint(run);
+    let root = run.root();
+    let files = [
+        (root.join("config.toml"), "every setting"),
+        (root.join("metrics.jsonl"), "loss, learning rate and speed, step by step"),
+        (root.join("loss.png"), "the loss curve"),
+        (root.join("samples.png"), "pictures by the trained model"),
+        (root.join("denoising.gif"), "how they came out of noise"),
+        (run.samples(), "pictures made while training"),
+    ];
+    let checkpoints =
+        checkpoint.clone().into_iter().map(|path| (path, "the model: ddpm sample makes pictures with it"));
+    let left: Vec<_> = files.into_iter().filter(|(path, _)| path.exists()).chain(checkpoints).collect();
+    for (path, what) in &left {
+        output.result(&format!("{}  {what}", path.display()))?;
+    }
+    let loss = metrics.last_loss();
+    if let Some(loss) = loss {
+        output.result(&format!("loss {loss:.4} (mean of the last {} lines)", metrics.loss.len().min(LAST)))?;
+    }
+    let paths: Vec<_> = left.iter().map(|(path, _)| path).collect();
+    output.json(&json!({
+        "run": root, "steps": done, "loss": loss, "heldout_loss": metrics.heldout.last().map(|(_, loss)| loss),
+        "checkpoint": checkpoint, "files": paths,
+    }))?;
+    Ok(())
+}
