@@ -2,7 +2,6 @@
 //!
 //! `args` is what was typed, `commands` does it, `failure` says what went wrong. This file only joins them.
 #![forbid(unsafe_code)]
-#![allow(dead_code, unused_imports)] // while the commands are filled
 
 mod args;
 mod commands;

@@ -22,11 +22,6 @@ impl Output {
         !self.quiet
     }
 
-    /// Whether the last line is to be JSON.
-    pub(crate) fn is_json(self) -> bool {
-        self.json
-    }
-
     /// A remark while working: to standard error, unless quiet.
     pub(crate) fn note(self, text: &str) {
         if !self.quiet {

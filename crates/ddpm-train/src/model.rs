@@ -122,12 +122,11 @@ impl Description {
     fn of_diffusers(folder: &DiffusersFolder) -> Result<Self, Error> {
         let config = UNetConfig::from_json(&text(&folder.config)?).map_err(ddpm_nn::NnError::from)?;
         let mut notes = Vec::new();
-        let scheduler = match &folder.scheduler {
-            Some(path) => SchedulerConfig::parse(&text(path)?)?,
-            None => {
-                notes.push("no scheduler_config.json: a linear schedule of 1000 steps is assumed".to_owned());
-                SchedulerConfig::default()
-            }
+        let scheduler = if let Some(path) = &folder.scheduler {
+            SchedulerConfig::parse(&text(path)?)?
+        } else {
+            notes.push("no scheduler_config.json: a linear schedule of 1000 steps is assumed".to_owned());
+            SchedulerConfig::default()
         };
         Ok(Self { config, scheduler, classes: Vec::new(), settings: None, notes })
     }

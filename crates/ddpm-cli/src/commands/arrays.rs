@@ -50,6 +50,7 @@ pub(super) enum Values<'a> {
 }
 
 /// Writes arrays as `.npz`.
+#[allow(clippy::default_trait_access)] // the options' type is of a crate that npyz keeps to itself
 pub(super) fn write_npz<'a>(path: &Path, arrays: impl IntoIterator<Item = Array<'a>>) -> Result<()> {
     appear(path, |file| {
         let mut npz = npyz::npz::NpzWriter::new(std::io::BufWriter::new(file));

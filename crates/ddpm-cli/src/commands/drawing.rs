@@ -70,7 +70,8 @@ impl<B: Backend<Elem = f32>> Drawing<'_, B> {
         let size = height * width * channels;
         let steps = self.plan.steps.len();
         let batches = n.div_ceil(self.batch);
-        let shown: Vec<usize> = (0..steps).filter(|&step| self.film && self.is_shown(step, n)).collect();
+        let shown: Vec<usize> =
+            (0..steps).filter(|&step| self.film && film::is_shown(step, steps, self.frames(n))).collect();
         let mut drawn = Drawn { values: Vec::with_capacity(n * size), frames: Vec::new() };
         // Frame by frame, the images of all batches one after the other.
         let mut frames: Vec<Vec<f32>> = vec![Vec::new(); if self.film { shown.len() + 1 } else { 0 }];
@@ -116,14 +117,11 @@ impl<B: Backend<Elem = f32>> Drawing<'_, B> {
         Ok(drawn)
     }
 
-    /// Films are thinned until their frames fit in memory.
-    fn is_shown(&self, step: usize, n: usize) -> bool {
+    /// Frames of a film of `n` images: fewer where they would not fit in memory.
+    fn frames(&self, n: usize) -> usize {
         let [height, width, channels] = self.image;
         let frame = (n * height * width * channels * size_of::<f32>()).max(1);
-        let steps = self.plan.steps.len();
-        let each = steps.min(film::MOST_FRAMES).div_ceil((FILM_BYTES / frame).max(2));
-        let place = |step: usize| step * film::MOST_FRAMES.min(steps) / steps / each;
-        film::is_shown(step, steps) && (step + 1 == steps || place(step + 1) != place(step))
+        self.plan.steps.len().min(film::MOST_FRAMES).min((FILM_BYTES / frame).max(2))
     }
 }
 

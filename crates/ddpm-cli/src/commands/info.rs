@@ -76,32 +76,29 @@ fn model(output: Output, path: &Path) -> Result<()> {
     }
     let config = &description.config;
     let about = network(config)?;
-    let (kind, state) = match &model {
-        Model::Checkpoint { checkpoint, run, .. } => {
-            let state = checkpoint.state();
-            output.result(&format!(
-                "checkpoint  step {} of {}{}",
-                thousands(state.step),
-                checkpoint.folder().display(),
-                if run.is_some() { "" } else { " (outside a run)" }
-            ))?;
-            output.result(&format!(
-                "            {} pictures seen, made with {} ({})",
-                thousands(state.images),
-                state.isa,
-                state.precision
-            ))?;
-            output.result(&format!("            {}, BLAKE3 {}", bytes(checkpoint.bytes()), checkpoint.hash()))?;
-            (
-                "checkpoint",
-                json!({ "step": state.step, "images": state.images, "hash": checkpoint.hash(),
+    let (kind, state) = if let Model::Checkpoint { checkpoint, run, .. } = &model {
+        let state = checkpoint.state();
+        output.result(&format!(
+            "checkpoint  step {} of {}{}",
+            thousands(state.step),
+            checkpoint.folder().display(),
+            if run.is_some() { "" } else { " (outside a run)" }
+        ))?;
+        output.result(&format!(
+            "            {} pictures seen, made with {} ({})",
+            thousands(state.images),
+            state.isa,
+            state.precision
+        ))?;
+        output.result(&format!("            {}, BLAKE3 {}", bytes(checkpoint.bytes()), checkpoint.hash()))?;
+        (
+            "checkpoint",
+            json!({ "step": state.step, "images": state.images, "hash": checkpoint.hash(),
                 "isa": state.isa, "precision": state.precision, "data": state.data, "bytes": checkpoint.bytes() }),
-            )
-        }
-        _ => {
-            output.result(&format!("diffusers   {}", path.display()))?;
-            ("diffusers", Value::Null)
-        }
+        )
+    } else {
+        output.result(&format!("diffusers   {}", path.display()))?;
+        ("diffusers", Value::Null)
     };
     tell_network(output, config, &about)?;
     let (schedule, options) = (&description.scheduler.schedule, &description.scheduler.options);

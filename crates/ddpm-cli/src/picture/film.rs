@@ -32,9 +32,9 @@ pub(crate) fn write(path: &Path, frames: &[Picture]) -> Result<()> {
     })
 }
 
-/// Which of `steps` steps are shown, at most [`MOST_FRAMES`]: spread evenly, the last among them.
-pub(crate) fn is_shown(step: usize, steps: usize) -> bool {
-    let frames = steps.min(MOST_FRAMES);
+/// Whether a step of `steps` is shown in a film of `frames`, at most as many as steps: they are spread evenly, and the last
+/// step is among them.
+pub(crate) fn is_shown(step: usize, steps: usize, frames: usize) -> bool {
     // Step i is the last of its share of the film.
     (step + 1) * frames / steps != step * frames / steps
 }
@@ -78,8 +78,9 @@ mod tests {
     #[test]
     fn long_runs_are_thinned_and_end_with_the_picture() {
         for steps in [1, 7, 50, 100, 101, 250, 1000] {
-            let shown: Vec<_> = (0..steps).filter(|&step| is_shown(step, steps)).collect();
-            assert_eq!(shown.len(), steps.min(MOST_FRAMES));
+            let frames = steps.min(MOST_FRAMES);
+            let shown: Vec<_> = (0..steps).filter(|&step| is_shown(step, steps, frames)).collect();
+            assert_eq!(shown.len(), frames);
             assert_eq!(shown.last(), Some(&(steps - 1)));
         }
     }

@@ -172,6 +172,7 @@ fn trim(text: &str) -> &str {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
 }
 
+#[derive(Clone, Copy)]
 enum Anchor {
     Start,
     Middle,

@@ -13,7 +13,7 @@
 //! | `bytes` | a file's bytes, and decompression with limits |
 //! | `pixels` | channels, resizing, cropping of one picture |
 //! | `survey` | sizes and colours of all images, then their decoding |
-//! | `cache`, `memory` | what stays in memory |
+//! | `cache` | what stays in memory |
 //! | `dataset` | images of one size, split, hashed |
 //! | `permutation`, `loader`, `read_ahead` | which image when, mirrored or not; batches |
 //! | `embedded` | the images within the program |
@@ -28,7 +28,6 @@ mod error;
 mod folder;
 mod idx;
 mod loader;
-mod memory;
 mod npy;
 mod options;
 mod permutation;

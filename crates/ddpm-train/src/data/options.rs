@@ -108,7 +108,7 @@ impl DataOptions {
 
     /// Bytes that decoded images may take.
     pub(super) fn budget(&self) -> u64 {
-        self.cache_bytes.unwrap_or_else(|| super::memory::available() / 4)
+        self.cache_bytes.unwrap_or_else(|| crate::memory::available() / 4)
     }
 }
 

@@ -3,8 +3,7 @@
 use ddpm_nn::config::{ConfigError, DownBlock, SampleSize, UNetConfig, UpBlock};
 
 use super::sections::Loss;
-use super::{DataSettings, NetworkSettings, Settings, SettingsError};
-use crate::data::{DataOptions, Size};
+use super::{NetworkSettings, Settings};
 use crate::diffusion::{Objective, ScheduleSettings};
 
 impl NetworkSettings {
@@ -28,31 +27,6 @@ impl NetworkSettings {
             mid_block_scale_factor: config.mid_block_scale_factor,
             time_embedding_dim: config.time_embedding_dim.unwrap_or(0),
         }
-    }
-}
-
-impl DataSettings {
-    /// As the data are opened: 0 and `auto` stand for "not said".
-    ///
-    /// # Errors
-    /// [`SettingsError::NotToml`] if a name that is allowed here is unknown there, which a test excludes.
-    pub fn options(&self) -> Result<DataOptions, SettingsError> {
-        let mut table = toml::Table::try_from(self).unwrap_or_default();
-        for key in ["path", "size", "channels", "cache_mb"] {
-            table.remove(key);
-        }
-        table.retain(|_, value| value.as_str() != Some("auto"));
-        let options: DataOptions = toml::Value::Table(table)
-            .try_into()
-            .map_err(|e: toml::de::Error| SettingsError::NotToml { path: "data".to_owned(), message: e.to_string() })?;
-        let some = |n: usize| (n > 0).then_some(n);
-        let (height, width) = (self.size.height(), self.size.width());
-        Ok(DataOptions {
-            size: some(height).map(|height| Size { height, width }),
-            channels: some(self.channels),
-            cache_bytes: some(self.cache_mb).map(|mb| mb as u64 * (1 << 20)),
-            ..options
-        })
     }
 }
 

@@ -3,6 +3,7 @@
 use toml::Value;
 
 use super::*;
+use crate::data::DataOptions;
 use crate::presets::{self, PRESETS};
 
 #[test]
@@ -207,10 +208,10 @@ fn every_name_of_a_data_setting_is_known_to_the_data() {
                 let mut layers = Layers::new();
                 layers.set(&format!("{}={name}", key.name)).unwrap();
                 let settings = layers.over(&Settings::default()).unwrap();
-                settings.data.options().unwrap_or_else(|e| panic!("{} = {name}: {e}", key.name));
+                DataOptions::from_settings(&settings.data).unwrap_or_else(|e| panic!("{} = {name}: {e}", key.name));
             }
         }
     }
-    let digits = presets::find("digits").unwrap().settings().data.options().unwrap();
+    let digits = DataOptions::from_settings(&presets::find("digits").unwrap().settings().data).unwrap();
     assert_eq!((digits.size.map(|size| size.width), digits.channels, digits.cache_bytes), (Some(28), Some(1), None));
 }

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 use ddpm_nn::config::SampleSize;
 use ddpm_train::{
-    data::{self, DataSet},
+    data::{self, DataOptions, DataSet},
     memory,
     presets::{self, Pictures},
     run::RunDir,
@@ -115,7 +115,7 @@ fn own(path: &str, layers: &Layers, run: Place) -> Result<Plan> {
             data_only.value(key, value.clone(), ddpm_train::settings::Origin::Set)?;
         }
     }
-    let mut options = data_only.over(&Settings::default())?.data.options()?;
+    let options = DataOptions::from_settings(&data_only.over(&Settings::default())?.data).at(path)?;
     let survey = data::survey(Path::new(path), &options).at(path)?;
     let wanted = layers.get("data.size").cloned().and_then(|size| size.try_into::<SampleSize>().ok());
     let wanted = wanted.filter(|size| size.height() > 0);
@@ -131,7 +131,7 @@ fn own(path: &str, layers: &Layers, run: Place) -> Result<Plan> {
     };
     let base = presets::for_pictures(&pictures, wanted.is_some(), memory::available() / 4 * 3);
     let mut settings = layers.over(&base).at(path)?;
-    settings.data.path = path.to_owned();
+    path.clone_into(&mut settings.data.path);
     let mut notes = Vec::new();
     let size = settings.data.size;
     if wanted.is_none() && survey.common_size() != Some((size.height(), size.width())) {
@@ -147,10 +147,9 @@ fn own(path: &str, layers: &Layers, run: Place) -> Result<Plan> {
             "the network was chosen for these pictures (channels {channels}): --preset or --set network.* for another"
         ));
     }
-    options = settings.data.options()?;
     // Opened anew: the size is part of how pictures are decoded.
-    let data = data::open(Path::new(path), &options).at(path)?;
-    Ok(Plan { settings, data: Arc::new(data), run, notes })
+    let data = open(&settings)?;
+    Ok(Plan { settings, data, run, notes })
 }
 
 /// A run that goes on: everything is its own but what may change.
@@ -184,20 +183,9 @@ fn resumed(args: &TrainArgs, layers: &Layers) -> Result<Plan> {
 
 /// Opens the data that the settings name.
 fn open(settings: &Settings) -> Result<Arc<DataSet>> {
-    let options = settings.data.options()?;
     let path = settings.data.path.as_str();
-    let data = match path.strip_prefix(BUNDLED) {
-        Some("digits") => data::digits(&options),
-        Some("emoji") => data::emoji(&options),
-        Some(_) => {
-            return Err(Failure::usage(format!(
-                "data.path = {path} is not allowed; allowed: a path, bundled:digits or bundled:emoji"
-            ))
-            .into());
-        }
-        None => data::open(Path::new(path), &options),
-    };
-    Ok(Arc::new(data.at(path)?))
+    let options = DataOptions::from_settings(&settings.data).at("data")?;
+    Ok(Arc::new(data::open(Path::new(path), &options).at(path)?))
 }
 
 /// The path from the root, so that the run can be resumed from anywhere; names of bundled data stay.
