@@ -23,7 +23,7 @@ use crate::{
         plot::{self, COLOURS, Series, Style},
         png,
     },
-    progress::{Progress, Smooth, duration},
+    progress::{Progress, duration},
 };
 
 /// Forward passes that a training step is worth, roughly.
@@ -62,11 +62,24 @@ impl Metrics {
     }
 }
 
+/// Means over neighbours on both sides, a tenth of the way back and ahead: the curve neither lags where it falls fast nor
+/// shakes where it is flat.
+fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mut sums = vec![0.0];
+    for &(_, y) in points {
+        sums.push(sums[sums.len() - 1] + y);
+    }
+    let mean = |(i, &(x, _)): (usize, &(f64, f64))| {
+        let reach = (i / 10).min(points.len() - 1 - i);
+        (x, (sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1) as f64)
+    };
+    points.iter().enumerate().map(mean).collect()
+}
+
 /// Draws `loss.png`.
 pub(super) fn curve(run: &RunDir, settings: &Settings, data: &Path) -> Result<()> {
     let Metrics { loss, heldout, .. } = Metrics::read(run)?;
-    let mut smooth = Smooth::default();
-    let smoothed = loss.iter().map(|&(step, loss)| (step, smooth.add(loss))).collect();
+    let smoothed = smoothed(&loss);
     let series = |name: &str, points, colour, style| Series { name: name.to_owned(), points, colour, style };
     let series = [
         series("loss", loss, COLOURS[0], Style::Faint),
