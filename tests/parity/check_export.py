@@ -20,13 +20,13 @@ from diffusers import DDPMPipeline
 from PIL import Image
 
 
-def batch(config, n: int = 4):
+def batch(config, time_steps: int, n: int = 4):
     """Noise of the network's size, time steps from end to end, classes if it wants them."""
     random = np.random.Generator(np.random.Philox(7))
     size = config.sample_size
     h, w = size if isinstance(size, (tuple, list)) else (size, size)
     x = torch.from_numpy(random.standard_normal((n, config.in_channels, h, w)).astype(np.float32))
-    t = torch.from_numpy(np.array([0, *random.integers(1, 999, n - 2), 999]))
+    t = torch.from_numpy(np.array([0, *random.integers(1, time_steps - 1, n - 2), time_steps - 1]))
     classes = None
     if config.num_class_embeds:
         classes = torch.from_numpy(random.integers(0, config.num_class_embeds, n))
@@ -39,7 +39,7 @@ def sample(pipeline: DDPMPipeline, steps: int) -> np.ndarray:
     unet, scheduler = pipeline.unet, pipeline.scheduler
     if not unet.config.num_class_embeds:
         return pipeline(batch_size=1, generator=generator, num_inference_steps=steps, output_type="np").images[0]
-    x, _, classes = batch(unet.config, n=2)
+    x, _, classes = batch(unet.config, scheduler.config.num_train_timesteps, n=2)
     x, classes = x[:1], classes[:1]
     scheduler.set_timesteps(steps)
     with torch.no_grad():
@@ -65,7 +65,7 @@ def main() -> None:
             run(ddpm, "export", options.model, "--out", exported, "--weights", weights)
             pipeline = DDPMPipeline.from_pretrained(exported)
             network = pipeline.unet.eval()
-            x, t, classes = batch(network.config)
+            x, t, classes = batch(network.config, pipeline.scheduler.config.num_train_timesteps)
             with torch.no_grad():
                 theirs = nhwc(network(x, t, classes).sample)
                 exact = nhwc(in_f64(network)(x.double(), t, classes).sample)
