@@ -75,7 +75,7 @@ pub fn tiny_data() -> Arc<DataSet> {
     Arc::new(DataSet::from_pixels("tiny", pixels, SIZE, Some(labels), None, &options).unwrap())
 }
 
-/// A CPU with so many threads and the portable instruction set or the machine's best.
+/// A CPU with so many threads and the machine's best instruction set.
 pub fn cpu(threads: usize) -> Cpu {
     Cpu::new(CpuOptions { threads: Some(threads), ..CpuOptions::default() }).unwrap()
 }

@@ -134,6 +134,22 @@ fn weights_that_are_not_finite_stop_it_before_the_update() {
     assert_eq!(trainer.parameters(Weights::Ema).to_host(trainer.backend()).unwrap(), ema);
 }
 
+#[test]
+fn a_gradient_that_is_not_finite_stops_it_before_the_update() {
+    let mut trainer = tiny_trainer(1, tiny_settings()).unwrap();
+    let mut weights = trainer.parameters(Weights::Raw).to_host(trainer.backend()).unwrap();
+    // Forward the two cancel; backward a product with the second alone overflows.
+    for (name, value) in [("conv_norm_out.weight", 1e-30), ("conv_out.weight", 1e38)] {
+        let at = trainer.unet().layout().find(name).unwrap();
+        weights[trainer.unet().layout().parameter(at).range.clone()].fill(value);
+    }
+    trainer.init_from(&weights, &weights).unwrap();
+    let error = trainer.step().unwrap_err();
+    assert!(matches!(error, Error::NotFinite { step: 1, what: NotFinite::Gradient, .. }), "{error}");
+    assert!(error.to_string().contains("first in `"), "{error}");
+    assert_eq!(trainer.parameters(Weights::Raw).to_host(trainer.backend()).unwrap(), weights);
+}
+
 /// Sets the flag after some steps, as a signal would.
 struct StopAfter<'a>(u64, &'a AtomicBool);
 

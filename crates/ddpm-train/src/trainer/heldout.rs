@@ -8,7 +8,6 @@ use ddpm_tensor::random::{Address, Purpose};
 
 use super::{Heldout, Trainer};
 use crate::checkpoint::Weights;
-use crate::diffusion::Prediction;
 use crate::error::Error;
 
 /// Seed of the held-out ε: not the run's, so that runs can be compared.
@@ -49,17 +48,10 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
             let (images, labels) = (&mut images[..n * len], &mut labels[..n]);
             self.batches.loader().heldout(first, images, labels)?;
             let t: Vec<usize> = (first..first + n).map(|i| time_step(i, total)).collect();
-            let factors = |table: &[(f32, f32)]| t.iter().map(|&t| table[t]).collect::<Vec<_>>();
             let address = Address::new(SEED, Purpose::Heldout).at_sample(first as u64);
-
             let backend = &self.backend;
             let x_0 = Tensor::from_slice(backend, [n, height, width, channels], images)?;
-            let (x_t, eps) = backend.noise(x_0.view(), &factors(&self.noising), address)?;
-            let target = match self.settings.diffusion.prediction {
-                Prediction::Eps => eps,
-                Prediction::X0 => x_0,
-                Prediction::V => backend.noise(x_0.view(), &factors(&self.target), address)?.0,
-            };
+            let (x_t, target) = self.noised(x_0, &t, address)?;
             let classes: Vec<usize> = labels.iter().map(|&label| label as usize).collect();
             let classes = self.conditional().then_some(classes.as_slice());
             let times: Vec<f32> = t.iter().map(|&t| t as f32).collect();

@@ -26,6 +26,8 @@ use std::sync::Arc;
 use ddpm_kernels::Backend;
 use ddpm_kernels::loss::LossKind;
 use ddpm_nn::{Parameters, UNet};
+use ddpm_tensor::Tensor;
+use ddpm_tensor::random::Address;
 
 use crate::checkpoint::Weights;
 use crate::data::{DataSet, Loader, ReadAhead};
@@ -184,6 +186,19 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
             Weights::Raw => &self.parameters,
             Weights::Ema => &self.ema,
         }
+    }
+
+    /// x_t of images x_0 at time steps t, with the ε of an address, and what the network is to predict of it.
+    fn noised(&self, x_0: Tensor<B>, t: &[usize], address: Address) -> Result<(Tensor<B>, Tensor<B>), Error> {
+        let factors = |table: &[(f32, f32)]| t.iter().map(|&t| table[t]).collect::<Vec<_>>();
+        let (x_t, eps) = self.backend.noise(x_0.view(), &factors(&self.noising), address)?;
+        let target = match self.settings.diffusion.prediction {
+            Prediction::Eps => eps,
+            Prediction::X0 => x_0,
+            // v is a noising too, of the same ε.
+            Prediction::V => self.backend.noise(x_0.view(), &factors(&self.target), address)?.0,
+        };
+        Ok((x_t, target))
     }
 
     /// Whether the network learns classes.

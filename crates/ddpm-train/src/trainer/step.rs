@@ -9,7 +9,6 @@ use ddpm_tensor::Tensor;
 use ddpm_tensor::random::{Address, Purpose};
 
 use super::{StepReport, Trainer};
-use crate::diffusion::Prediction;
 use crate::error::{Error, NotFinite};
 
 /// Sums over the images of a batch, in their order.
@@ -98,18 +97,10 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let seed = self.settings.train.seed;
         let address = Address::new(seed, Purpose::Noise).at_step(self.step).at_sample(first);
         let t = &self.host.time_steps[part.clone()];
-        let factors = |table: &[(f32, f32)]| t.iter().map(|&t| table[t]).collect::<Vec<_>>();
-
-        let (x_t, eps) = backend.noise(x_0.view(), &factors(&self.noising), address)?;
-        let target = match self.settings.diffusion.prediction {
-            Prediction::Eps => eps,
-            Prediction::X0 => x_0,
-            // v is a noising too, of the same ε.
-            Prediction::V => backend.noise(x_0.view(), &factors(&self.target), address)?.0,
-        };
+        let (x_t, target) = self.noised(x_0, t, address)?;
         self.host.classes.clear();
         self.host.classes.extend(self.host.labels[part].iter().map(|&label| label as usize));
-        let classes = self.data().classes().is_some().then_some(self.host.classes.as_slice());
+        let classes = self.conditional().then_some(self.host.classes.as_slice());
         let times: Vec<f32> = t.iter().map(|&t| t as f32).collect();
         let mode = Mode::Train { seed, step: self.step, first_sample: first };
         let (output, cache) = self.unet.forward(backend, &self.parameters, x_t.view(), &times, classes, mode)?;
