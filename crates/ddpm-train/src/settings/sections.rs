@@ -140,6 +140,8 @@ section! {
         loss: Loss = Loss::L2, Allowed::Name(name_of::<Loss>);
         /// Where Huber's loss turns from squared to absolute.
         huber_delta: f64 = 1.0, Allowed::Number(Range::above(0.0, 1e6));
+        /// Time steps count by min(SNR, this)/SNR (Hang et al. 2023), so that faint noise does not crowd out shapes; 0 counts all alike.
+        min_snr_gamma: f64 = 0.0, Allowed::Number(Range::closed(0.0, 1e6));
     }
 }
 

@@ -32,6 +32,7 @@ use ddpm_tensor::random::Address;
 use crate::checkpoint::Weights;
 use crate::data::{DataSet, Loader, ReadAhead};
 use crate::diffusion::forward::noising_table;
+use crate::diffusion::objective::min_snr_weight;
 use crate::diffusion::{Prediction, Schedule};
 use crate::error::Error;
 use crate::settings::Settings;
@@ -65,6 +66,8 @@ pub struct Trainer<B: Backend<Elem = f32>> {
     /// The same for the target, where it is neither ε nor x_0.
     target: Vec<(f32, f32)>,
     loss: LossKind,
+    /// What an image counts for at every t.
+    weighting: Vec<f32>,
     batches: ReadAhead,
     parameters: Parameters<B>,
     grads: Parameters<B>,
@@ -112,6 +115,8 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let ema = parameters.duplicate(&backend)?;
         let zeros = || Parameters::zeros(&backend, unet.layout());
         let (grads, m, v) = (zeros()?, zeros()?, zeros()?);
+        let gamma = settings.diffusion.min_snr_gamma;
+        let weight = |&alpha_bar: &f64| min_snr_weight(prediction, alpha_bar, gamma) as f32;
         let host = Host {
             images: vec![0.0; batch * data.image_len()],
             labels: vec![0; batch],
@@ -123,6 +128,7 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
             noising: noising_table(&schedule),
             target,
             loss: settings.objective().kind(),
+            weighting: schedule.alpha_bar().iter().map(weight).collect(),
             backend,
             engine,
             settings,

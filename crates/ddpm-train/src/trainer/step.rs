@@ -107,8 +107,8 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         drop(x_t);
 
         let scale = 1.0 / (self.settings.train.batch * len) as f64;
-        let weights = &self.host.weights[..n];
-        let loss = backend.loss(self.loss, output.view(), target.view(), weights, scale)?;
+        let weights: Vec<f32> = t.iter().map(|&t| self.weighting[t]).collect();
+        let loss = backend.loss(self.loss, output.view(), target.view(), &weights, scale)?;
         drop((output, target));
         for (mse, objective) in loss.mse.iter().zip(&loss.loss) {
             sums.mse += mse;
