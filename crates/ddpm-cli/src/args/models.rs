@@ -48,7 +48,7 @@ pub(crate) struct SampleArgs {
     /// Where all randomness comes from
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Standard normal latents [N,H,W,C] to start from, instead of the seed's
+    /// Standard normal latents (N,H,W,C) to start from, instead of the seed's
     #[arg(long, value_name = "x_T.npy")]
     pub(crate) noise: Option<PathBuf>,
     /// The class to draw, by number or name; by default they take turns
@@ -78,19 +78,19 @@ Examples:
 pub(crate) struct PredictArgs {
     /// A run's folder, one of its checkpoints, or a diffusers folder
     pub(crate) model: PathBuf,
-    /// x_t: floats [N,H,W,C]
+    /// x_t: floats (N,H,W,C)
     #[arg(long, value_name = "x.npy")]
     pub(crate) input: PathBuf,
-    /// Time steps 0..T: [N], or one for all
+    /// Time steps 0..T: (N), or one for all
     #[arg(long, value_name = "t.npy")]
     pub(crate) timesteps: PathBuf,
-    /// Classes [N], for a model that was trained with them
+    /// Classes (N), for a model that was trained with them
     #[arg(long, value_name = "c.npy")]
     pub(crate) classes: Option<PathBuf>,
     /// Which weights
     #[arg(long, value_enum, default_value = "ema")]
     pub(crate) weights: WeightsName,
-    /// Where the prediction goes: floats [N,H,W,C]
+    /// Where the prediction goes: floats (N,H,W,C)
     #[arg(long, value_name = "y.npy")]
     pub(crate) output: PathBuf,
     /// What the prediction is held against; prints the mean squared error
