@@ -30,7 +30,7 @@ pub use step::ReverseStep;
 
 use crate::diffusion::{DiffusionError, Prediction, Schedule, Variance};
 use crate::named::UnknownName;
-use crate::settings::DiffusionSettings;
+use crate::settings::{DiffusionSettings, Settings};
 
 /// A sampler as users know it.
 #[derive(Debug, Clone, Copy)]
@@ -121,6 +121,15 @@ impl Default for SamplerOptions {
             previous: Previous::default(),
             clipped_eps: false,
         }
+    }
+}
+
+impl From<&Settings> for SamplerOptions {
+    /// How a run's previews and its final pictures are sampled.
+    fn from(settings: &Settings) -> Self {
+        let Settings { diffusion, preview, .. } = settings;
+        let steps = Some(preview.steps.min(diffusion.timesteps));
+        Self { steps, eta: preview.eta, ..Self::from(diffusion) }
     }
 }
 

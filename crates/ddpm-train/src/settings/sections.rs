@@ -226,6 +226,8 @@ section! {
         count: usize = 64, Allowed::Whole(0, 4096);
         /// DDIM steps of a preview.
         steps: usize = 50, Allowed::Whole(1, 1_000_000);
+        /// eta of a preview's DDIM: 0 adds no noise; 1 adds a posterior step's, which corrects what a briefly trained network got wrong.
+        eta: f64 = 0.0, Allowed::Number(Range::closed(0.0, 1.0));
         /// Held-out pictures whose loss is measured, at most; 0 for none.
         heldout: usize = 512, Allowed::Whole(0, MANY);
     }

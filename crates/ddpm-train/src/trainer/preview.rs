@@ -10,7 +10,7 @@ use ndarray::{Array4, Axis, Ix4};
 use super::{Preview, Trainer};
 use crate::checkpoint::Weights;
 use crate::error::Error;
-use crate::samplers::{self, Images, Plan, SamplerOptions};
+use crate::samplers::{self, Images, SamplerOptions};
 
 /// Why sampling ended early.
 enum Ended {
@@ -37,7 +37,7 @@ impl From<TensorError> for Ended {
 }
 
 impl<B: Backend<Elem = f32>> Trainer<B> {
-    /// Images by DDIM (η = 0), as many and in as many steps as the settings say, of both sets of weights, from the latents
+    /// Images by DDIM, as many, in as many steps and with the η that the settings say, of both sets of weights, from the latents
     /// of the run's seed: always the same ones, so that one sees them change. Image i is of class i mod classes.
     ///
     /// Nothing if `stop` is set meanwhile.
@@ -53,21 +53,9 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         Ok(Some(Preview { step: self.step, raw, ema }))
     }
 
-    /// The plan by which previews are made.
-    fn preview_plan(&self) -> Result<Plan, Error> {
-        let diffusion = &self.settings.diffusion;
-        let options = SamplerOptions {
-            prediction: diffusion.prediction,
-            variance: diffusion.variance,
-            clip: diffusion.clip.then_some(diffusion.clip_range),
-            steps: Some(self.settings.preview.steps.min(self.schedule.time_steps())),
-            ..SamplerOptions::default()
-        };
-        Ok(samplers::ddim::plan(&self.schedule, &options)?)
-    }
-
     fn sample(&self, which: Weights, stop: &AtomicBool) -> Result<Array4<f32>, Ended> {
-        let plan = self.preview_plan().map_err(Ended::Failed)?;
+        let plan = samplers::ddim::plan(&self.schedule, &SamplerOptions::from(&self.settings))
+            .map_err(|error| Ended::Failed(error.into()))?;
         let [height, width, channels] = self.image();
         let count = self.settings.preview.count;
         let at_once = self.settings.images_at_once().clamp(1, count.max(1));

@@ -121,7 +121,7 @@ pub(super) fn pictures(output: Output, trainer: &Trainer<Cpu<f32>>, run: &RunDir
         return Ok(true);
     }
 
-    let options = SamplerOptions { steps: Some(wanted), ..SamplerOptions::from(&settings.diffusion) };
+    let options = SamplerOptions::from(settings);
     let plan = (samplers::find("ddim")?.plan)(trainer.schedule(), &options)?;
     let (height, width) = trainer.data().size();
     let image = [height, width, trainer.data().channels()];
@@ -151,7 +151,7 @@ pub(super) fn pictures(output: Output, trainer: &Trainer<Cpu<f32>>, run: &RunDir
         drawn => drawn.at(run.root().display())?,
     };
     let about = json!({
-        "sampler": "ddim", "steps": plan.steps.len(), "eta": 0.0, "seed": settings.train.seed, "weights": "ema",
+        "sampler": "ddim", "steps": plan.steps.len(), "eta": options.eta, "seed": settings.train.seed, "weights": "ema",
         "model_step": trainer.steps_done(), "index": [0, count - 1], "class": classes,
         "model": newest.as_deref().and_then(hash), "program": concat!("ddpm ", env!("CARGO_PKG_VERSION")),
     });
