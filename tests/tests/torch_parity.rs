@@ -1,4 +1,5 @@
-//! Ten optimiser steps against PyTorch's: network, loss, clipping and AdamW together. See `tests/fixtures/README.md`.
+//! Against PyTorch: ten optimiser steps (network, loss, clipping and AdamW together), and a pipeline's scheduler. See
+//! `tests/fixtures/README.md`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 #[path = "../fixtures/fixture.rs"]
@@ -8,6 +9,8 @@ use ddpm_kernels::Backend;
 use ddpm_kernels::loss::LossKind;
 use ddpm_nn::{Mode, Parameters, diffusers};
 use ddpm_tensor::{Cpu, CpuOptions, Element, Precision, Tensor};
+use ddpm_train::diffusion::scheduler_config::SchedulerConfig;
+use ddpm_train::diffusion::{Prediction, Variance};
 use ddpm_train::ema::EmaSettings;
 use ddpm_train::optimiser::OptimiserSettings;
 use fixture::Arrays;
@@ -90,4 +93,19 @@ fn ten_steps_of_adamw_are_pytorchs_in_f64() {
 fn ten_steps_of_adamw_are_pytorchs_in_f32() {
     let errors = ten_steps::<f32>();
     assert!(errors.iter().all(|e| *e < 2e-5), "losses, norms, parameters differ by {errors:?}");
+}
+
+#[test]
+fn a_pipelines_scheduler_is_understood() {
+    let path = fixture::folder("pipeline/scheduler/scheduler_config.json");
+    let config = SchedulerConfig::parse(&std::fs::read_to_string(path).unwrap()).unwrap();
+    assert_eq!(config.options.prediction, Prediction::V);
+    assert_eq!(config.options.variance, Variance::FixedLarge);
+    let schedule = config.schedule.build().unwrap();
+    let ours: Vec<f32> = schedule.alpha_bar().iter().map(|&a| a as f32).collect();
+    let theirs = Arrays::open("pipeline/case.npz").get::<f32>("alphas_cumprod").1;
+    assert_eq!(ours.len(), theirs.len());
+    // diffusers multiplies in f32: 100 roundings of 6e-8 at most
+    let worst = ours.iter().zip(&theirs).map(|(a, b)| (a / b - 1.0).abs()).fold(0.0, f32::max);
+    assert!(worst < 6e-6, "alpha_bar differs by {worst:.1e}");
 }
