@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use ddpm_kernels::{Backend, loss::LossKind};
-use ddpm_nn::{Mode, Parameters, diffusers};
+use ddpm_nn::{Classes, Mode, Parameters, config::ClassEmbedType, diffusers};
 use ddpm_tensor::{Cpu, Precision, Tensor};
 use ddpm_train::model::Trained;
 use serde_json::json;
@@ -47,7 +47,7 @@ pub(super) fn run(args: &PredictArgs) -> Result<()> {
 
     let parameters = Parameters::from_host(&cpu, model.unet.layout(), &model.parameters)?;
     let mode = if args.gradients.is_some() { Mode::Differentiate } else { Mode::Infer };
-    let (y, cache) = model.unet.forward(&cpu, &parameters, x.view(), &times, classes.as_deref(), mode)?;
+    let (y, cache) = model.unet.forward(&cpu, &parameters, x.view(), &times, classes.classes(), mode)?;
     arrays::write(&cpu, &args.output, &y)?;
     output.result(&args.output.display().to_string())?;
 
@@ -96,18 +96,39 @@ fn per_image(cpu: &Cpu<f32>, path: &Path, n: usize) -> Result<Vec<f32>> {
     }
 }
 
-fn classes(args: &PredictArgs, cpu: &Cpu<f32>, model: &Trained, n: usize) -> Result<Option<Vec<usize>>> {
-    let conditional = model.unet.config().is_class_conditional();
-    match (&args.classes, conditional) {
-        (None, false) => Ok(None),
+/// What `--classes` holds.
+enum Given {
+    Nothing,
+    Labels(Vec<usize>),
+    /// `[N, embedding]`, for `class_embed_type="identity"`.
+    Vectors(Tensor<Cpu<f32>>),
+}
+
+impl Given {
+    fn classes(&self) -> Classes<'_, Cpu<f32>> {
+        match self {
+            Self::Nothing => Classes::None,
+            Self::Labels(labels) => Classes::Labels(labels),
+            Self::Vectors(vectors) => Classes::Vectors(vectors.view()),
+        }
+    }
+}
+
+fn classes(args: &PredictArgs, cpu: &Cpu<f32>, model: &Trained, n: usize) -> Result<Given> {
+    let config = model.unet.config();
+    match (&args.classes, config.is_class_conditional()) {
+        (None, false) => Ok(Given::Nothing),
         (None, true) => Err(Failure::usage("this model was trained with classes").next("--classes c.npy").into()),
         (Some(_), false) => Err(Failure::usage("this model has no classes").next("leave --classes out").into()),
+        (Some(path), true) if config.class_embed_type == Some(ClassEmbedType::Identity) => {
+            Ok(Given::Vectors(arrays::read(cpu, path)?))
+        }
         (Some(path), true) => {
             let values = per_image(cpu, path, n)?;
-            let most = model.unet.config().num_class_embeds.unwrap_or(1 << 24) as f32;
+            let most = config.num_class_embeds.unwrap_or(1 << 24) as f32;
             match values.iter().find(|v| !(0.0..most).contains(*v) || v.fract() != 0.0) {
                 Some(v) => mismatch(path, &format!("classes from 0 to {}", most - 1.0), v),
-                None => Ok(Some(values.iter().map(|&v| v as usize).collect())),
+                None => Ok(Given::Labels(values.iter().map(|&v| v as usize).collect())),
             }
         }
     }
