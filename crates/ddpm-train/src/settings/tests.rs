@@ -174,7 +174,7 @@ fn a_resumed_run_may_change_how_long_and_what_it_shows() {
     let names = |changes: &[Change]| changes.iter().map(|change| change.key.clone()).collect::<Vec<_>>();
     assert_eq!(names(&resume.refused), ["train.seed", "optimiser.lr"]);
     assert_eq!(names(&resume.accepted), ["train.steps", "checkpoint.keep", "log.every", "preview.every"]);
-    assert_eq!(resume.refused[1].to_string(), "optimiser.lr: 0.001 -> 0.5");
+    assert_eq!(resume.refused[1].to_string(), "optimiser.lr: 0.002 -> 0.5");
     assert_eq!(run.resume_with(&run), Resume::default());
 }
 
