@@ -70,8 +70,8 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         sums.push(sums[sums.len() - 1] + y);
     }
     let mean = |(i, &(x, _)): (usize, &(f64, f64))| {
-        let reach = (i / 10).min(points.len() - 1 - i);
-        (x, (sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1) as f64)
+        let (from, to) = (i - i / 10, (i + i / 10 + 1).min(points.len()));
+        (x, (sums[to] - sums[from]) / (to - from) as f64)
     };
     points.iter().enumerate().map(mean).collect()
 }
