@@ -7,7 +7,7 @@
 use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::{Cpu, Element};
 
-use crate::conv::cpu::tile::{CHAIN, Micro, Segment, Tile};
+use crate::conv::cpu::direct::tile::{CHAIN, Micro, Segment, Tile};
 
 /// Most elements of a tile: 12 rows of two vectors of 16.
 const TILE: usize = 12 * 32;

@@ -19,9 +19,12 @@ pub enum Set {
     Avx2,
     /// AVX-512 F, BW, DQ and VL: 16 lanes.
     Avx512,
+    /// AVX-512 and AMX's tiles of bf16.
+    Amx,
 }
 
-const SETS: [(Set, &str); 3] = [(Set::Portable, "portable"), (Set::Avx2, "avx2"), (Set::Avx512, "avx512")];
+const SETS: [(Set, &str); 4] =
+    [(Set::Portable, "portable"), (Set::Avx2, "avx2"), (Set::Avx512, "avx512"), (Set::Amx, "amx")];
 
 fn present(set: Set) -> bool {
     match set {
@@ -36,9 +39,41 @@ fn present(set: Set) -> bool {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl")
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Set::Amx => present(Set::Avx512) && *AMX.get_or_init(amx),
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
         _ => false,
     }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+static AMX: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+
+/// Whether the processor has AMX's bf16 tiles and the system lets this process use them: it asks for that, once.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn amx() -> bool {
+    use std::arch::x86_64::__cpuid_count;
+    const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
+    const ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
+    const TILE_DATA: i64 = 18;
+    if __cpuid_count(0, 0).eax < 7 || __cpuid_count(7, 0).edx & BF16_AND_TILES != BF16_AND_TILES {
+        return false;
+    }
+    let result: i64;
+    // SAFETY: a system call that reads no memory of ours: it allows the process the tiles' registers, or fails.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") ARCH_PRCTL => result,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") TILE_DATA,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack),
+        );
+    }
+    result == 0
 }
 
 impl Isa {
@@ -61,7 +96,7 @@ impl Isa {
         self.0
     }
 
-    /// Its name: `portable`, `avx2`, `avx512`.
+    /// Its name: `portable`, `avx2`, `avx512`, `amx`.
     pub fn name(self) -> &'static str {
         SETS.iter().find(|&&(set, _)| set == self.0).map_or("portable", |&(_, name)| name)
     }
@@ -119,7 +154,7 @@ macro_rules! simd {
             match $isa.set() {
                 // SAFETY: an `Isa` of a set exists only where the machine has the set.
                 #[cfg(target_arch = "x86_64")]
-                $crate::cpu::isa::Set::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::cpu::isa::Set::Avx512 | $crate::cpu::isa::Set::Amx => unsafe { avx512($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::cpu::isa::Set::Avx2 => unsafe { avx2($($arg),*) },

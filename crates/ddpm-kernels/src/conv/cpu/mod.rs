@@ -1,21 +1,66 @@
-//! Convolutions on the CPU: the operand is made row by row beside the zeros that surround it, and the tiles read it there
-//! directly, tap by tap, so that nothing is lowered to a matrix.
+//! Convolutions on the CPU: sizes are checked here and the engine is chosen; an engine makes its operand row by row beside
+//! the zeros that surround it.
 
-mod forward;
-mod input_grad;
-mod pack;
-pub(crate) mod tile;
-mod weight_grad;
+pub(crate) mod direct;
+mod engine;
 
-pub(crate) use forward::conv;
-pub(crate) use input_grad::input_grad;
-pub(crate) use weight_grad::weight_grad;
+use std::ops::Range;
 
-use ddpm_tensor::{Cpu, View};
+use ddpm_tensor::cpu::CpuBuffer;
+use ddpm_tensor::{Cpu, Element, Shape, View};
 
+use self::engine::{Direction, Engine};
 use super::Geometry;
 use crate::error::expect;
-use crate::{KernelError, Operand};
+use crate::{Epilogue, KernelError, Operand, Output, Pulled};
+
+pub(crate) fn conv<T: Element>(
+    cpu: &Cpu<T>,
+    x: &Operand<'_, Cpu<T>>,
+    w: View<'_, Cpu<T>>,
+    g: Geometry,
+    e: &Epilogue<'_, Cpu<T>>,
+) -> Result<Output<Cpu<T>>, KernelError> {
+    let s = Sizes::new("conv", x, Some(w), w.shape().nhwc()[3], g)?;
+    e.check("conv", [s.n, s.out_h, s.out_w, s.o])?;
+    match Engine::of(cpu, &s, Direction::Forward) {
+        Engine::Direct => direct::conv(cpu, &s, x, w, e),
+    }
+}
+
+pub(crate) fn input_grad<T: Element>(
+    cpu: &Cpu<T>,
+    dy: View<'_, Cpu<T>>,
+    w: View<'_, Cpu<T>>,
+    g: Geometry,
+    x: &Operand<'_, Cpu<T>>,
+) -> Result<Pulled<Cpu<T>>, KernelError> {
+    let s = Sizes::new("conv_input_grad", x, Some(w), w.shape().nhwc()[3], g)?;
+    expect("conv_input_grad", "dy", [s.n, s.out_h, s.out_w, s.o], dy.shape())?;
+    match Engine::of(cpu, &s, Direction::InputGrad) {
+        Engine::Direct => direct::input_grad(cpu, &s, dy, w, x),
+    }
+}
+
+/// Adds `dw[tap,c,o] = Σ_{n,p} x[n, s·p + tap − pad, c] · dy[n,p,o]` to `grads[dw]`, in groups of 16 images.
+pub(crate) fn weight_grad<T: Element>(
+    cpu: &Cpu<T>,
+    dy: View<'_, Cpu<T>>,
+    x: &Operand<'_, Cpu<T>>,
+    g: Geometry,
+    grads: &mut CpuBuffer<T>,
+    dw: Range<usize>,
+) -> Result<(), KernelError> {
+    const OPERATION: &str = "conv_weight_grad";
+    let s = Sizes::new(OPERATION, x, None, dy.shape().nhwc()[3], g)?;
+    expect(OPERATION, "dy", [s.n, s.out_h, s.out_w, s.o], dy.shape())?;
+    let len = g.kernel * g.kernel * s.c * s.o;
+    expect(OPERATION, "the range of the weight's gradient", [len], Shape::from([dw.len()]))?;
+    match Engine::of(cpu, &s, Direction::WeightGrad) {
+        Engine::Direct => direct::weight_grad(cpu, &s, dy, x, &mut grads[dw]),
+    }
+    Ok(())
+}
 
 /// Multiply-adds of a task at least, where the image has as many.
 const TASK_WORK: usize = 1 << 24;
@@ -36,7 +81,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn new<T: ddpm_tensor::Element>(
+    fn new<T: Element>(
         operation: &'static str,
         x: &Operand<'_, Cpu<T>>,
         w: Option<View<'_, Cpu<T>>>,

@@ -102,7 +102,7 @@ pub(crate) struct Micro {
 impl Micro {
     pub(crate) fn new<T: Element>(isa: Isa) -> Self {
         match isa.set() {
-            Set::Avx512 => Self { set: Set::Avx512, lanes: 64 / size_of::<T>(), rows: 12 },
+            Set::Avx512 | Set::Amx => Self { set: Set::Avx512, lanes: 64 / size_of::<T>(), rows: 12 },
             Set::Avx2 => Self { set: Set::Avx2, lanes: 32 / size_of::<T>(), rows: 6 },
             _ => Self { set: Set::Portable, lanes: 8, rows: 4 },
         }

@@ -4,8 +4,8 @@ use ddpm_tensor::{Cpu, Element, View};
 
 use super::pack::Packed;
 use super::tile::{self, Micro, Segment, chunks};
-use super::{Geometry, Sizes};
-use crate::error::expect;
+use crate::conv::Geometry;
+use crate::conv::cpu::Sizes;
 use crate::operand::Operand;
 use crate::operand::cpu::{Rows, pulled};
 use crate::{KernelError, Pulled};
@@ -43,15 +43,14 @@ fn segments(g: Geometry, (y, x): (usize, usize), first: isize, columns: usize, o
     segments
 }
 
-pub(crate) fn input_grad<T: Element>(
+pub(in crate::conv::cpu) fn input_grad<T: Element>(
     cpu: &Cpu<T>,
+    s: &Sizes,
     dy: View<'_, Cpu<T>>,
     w: View<'_, Cpu<T>>,
-    g: Geometry,
     x: &Operand<'_, Cpu<T>>,
 ) -> Result<Pulled<Cpu<T>>, KernelError> {
-    let s = Sizes::new("conv_input_grad", x, Some(w), w.shape().nhwc()[3], g)?;
-    expect("conv_input_grad", "dy", [s.n, s.out_h, s.out_w, s.o], dy.shape())?;
+    let g = s.g;
     let rows = Rows::new(cpu, x);
     let micro = Micro::new::<T>(cpu.isa());
     let weights = w.as_slice();

@@ -1,13 +1,8 @@
-use std::ops::Range;
-
-use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::cpu::disjoint::DisjointMut;
-use ddpm_tensor::{Cpu, Element, Shape, View};
+use ddpm_tensor::{Cpu, Element, View};
 
 use super::tile::{Micro, Segment, Tile};
-use super::{Geometry, Sizes};
-use crate::KernelError;
-use crate::error::expect;
+use crate::conv::cpu::Sizes;
 use crate::operand::Operand;
 use crate::operand::cpu::Rows;
 use crate::sums::GROUP;
@@ -15,20 +10,16 @@ use crate::sums::GROUP;
 /// Pixels whose products are one chain of sums: what they read stays in the first-level cache.
 const CHUNK_PIXELS: usize = 128;
 
-/// Adds `dw[tap,c,o] = Σ_{n,p} x[n, s·p + tap − pad, c] · dy[n,p,o]` to `grads[dw]`, in groups of 16 images.
-pub(crate) fn weight_grad<T: Element>(
+/// Adds the gradient to `dw [kernel, kernel, C, O]`.
+pub(in crate::conv::cpu) fn weight_grad<T: Element>(
     cpu: &Cpu<T>,
+    s: &Sizes,
     dy: View<'_, Cpu<T>>,
     x: &Operand<'_, Cpu<T>>,
-    g: Geometry,
-    grads: &mut CpuBuffer<T>,
-    dw: Range<usize>,
-) -> Result<(), KernelError> {
-    const OPERATION: &str = "conv_weight_grad";
-    let s = Sizes::new(OPERATION, x, None, dy.shape().nhwc()[3], g)?;
-    expect(OPERATION, "dy", [s.n, s.out_h, s.out_w, s.o], dy.shape())?;
+    dw: &mut [T],
+) {
+    let g = s.g;
     let taps = g.kernel * g.kernel;
-    expect(OPERATION, "the range of the weight's gradient", [taps * s.c * s.o], Shape::from([dw.len()]))?;
     let rows = Rows::new(cpu, x);
     let micro = Micro::new::<T>(cpu.isa());
     // one thread sums a slice of channels over a group of images; slices are a matter of shape, and no bit depends on them
@@ -64,12 +55,12 @@ pub(crate) fn weight_grad<T: Element>(
                 }
                 &right
             };
-            accumulate(micro, &s, c, columns, &left, right, width, sums);
+            accumulate(micro, s, c, columns, &left, right, width, sums);
         }
     });
     // groups are added in order: each element of the gradient is a chain of its own
     let len = taps * s.c * s.o;
-    let out = DisjointMut::new(&mut grads[dw]);
+    let out = DisjointMut::new(dw);
     cpu.parallel(slices, len * groups, |slice| {
         let channels = channels(slice);
         for group in partial.chunks_exact(group_len) {
@@ -84,7 +75,6 @@ pub(crate) fn weight_grad<T: Element>(
             }
         }
     });
-    Ok(())
 }
 
 /// Adds one image's products to `sums [tap][c][width]`; `left` is the padded image, `right [pixel][width]`.

@@ -5,20 +5,19 @@ use ddpm_tensor::{Cpu, Element, Tensor, View, simd};
 
 use super::pack::Packed;
 use super::tile::{self, Micro, Segment, chunks};
-use super::{Geometry, Sizes};
+use crate::conv::cpu::Sizes;
 use crate::operand::cpu::Rows;
 use crate::operand::{Epilogue, Operand, Output};
 use crate::{KernelError, statistics};
 
-pub(crate) fn conv<T: Element>(
+pub(in crate::conv::cpu) fn conv<T: Element>(
     cpu: &Cpu<T>,
+    s: &Sizes,
     x: &Operand<'_, Cpu<T>>,
     w: View<'_, Cpu<T>>,
-    g: Geometry,
     e: &Epilogue<'_, Cpu<T>>,
 ) -> Result<Output<Cpu<T>>, KernelError> {
-    let s = Sizes::new("conv", x, Some(w), w.shape().nhwc()[3], g)?;
-    e.check("conv", [s.n, s.out_h, s.out_w, s.o])?;
+    let g = s.g;
     let rows = Rows::new(cpu, x);
     let micro = Micro::new::<T>(cpu.isa());
     let weights = w.as_slice();
