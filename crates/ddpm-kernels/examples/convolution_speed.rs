@@ -1,6 +1,6 @@
 //! Speed of convolutions in all three directions at the shapes of the presets' networks, in GFLOP/s.
 //!
-//! `cargo run --release -p ddpm-kernels --example convolution_speed [THREADS]`
+//! `cargo run --release -p ddpm-kernels --example convolution_speed [THREADS [ISA]]`
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -34,7 +34,8 @@ fn time(mut run: impl FnMut()) -> f64 {
 
 fn main() {
     let threads = std::env::args().nth(1).and_then(|n| n.parse().ok());
-    let cpu = Cpu::<f32>::new(CpuOptions { threads, ..Default::default() }).unwrap();
+    let isa = std::env::args().nth(2).map(|name| name.parse().unwrap());
+    let cpu = Cpu::<f32>::new(CpuOptions { threads, isa, ..Default::default() }).unwrap();
     println!("{cpu:?}");
     println!("{:28} {:>9} {:>9} {:>9}   GFLOP/s", "shape", "forward", "input", "weight");
     let three = Geometry::THREE;

@@ -5,20 +5,34 @@
 use ddpm_tensor::random::{Address, Purpose};
 use ddpm_tensor::{Cpu, CpuOptions, Element, Isa, Precision, Shape, Tensor};
 
-/// A handle with so many threads and this instruction set.
-pub(crate) fn cpu_with<T: Element>(threads: usize, isa: Isa) -> Cpu<T> {
-    Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa), precision: Precision::default() }).unwrap()
+/// A handle with so many threads, this instruction set and this precision.
+pub(crate) fn cpu_with<T: Element>(threads: usize, isa: Isa, precision: Precision) -> Cpu<T> {
+    Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa), precision }).unwrap()
 }
 
-/// A handle with two threads and the best instruction set.
+/// A handle with two threads, the best instruction set and the default precision.
 pub(crate) fn cpu<T: Element>() -> Cpu<T> {
-    cpu_with(2, Isa::detect())
+    cpu_with(2, Isa::detect(), Precision::default())
 }
 
-/// 1, 2, 3 and 7 threads with the best instruction set, then every set with two threads; the first is the reference.
+/// A handle with two threads, the best instruction set and precision `strict`.
+pub(crate) fn strict() -> Cpu<f32> {
+    cpu_with(2, Isa::detect(), Precision::Strict)
+}
+
+/// 1, 2, 3 and 7 threads with the best instruction set, then every set with two threads, all `strict`; the first is the
+/// reference.
 pub(crate) fn handles<T: Element>() -> Vec<Cpu<T>> {
-    let threads = [1, 2, 3, 7].map(|n| cpu_with(n, Isa::detect()));
-    threads.into_iter().chain(Isa::all().into_iter().map(|isa| cpu_with(2, isa))).collect()
+    let threads = [1, 2, 3, 7].map(|n| cpu_with(n, Isa::detect(), Precision::Strict));
+    threads.into_iter().chain(Isa::all().into_iter().map(|isa| cpu_with(2, isa, Precision::Strict))).collect()
+}
+
+/// |got − expected| / |expected|, 0 for nothing.
+pub(crate) fn relative_norm<T: Element>(got: &[T], expected: &[f64]) -> f64 {
+    assert_eq!(got.len(), expected.len(), "number of elements");
+    let error: f64 = got.iter().zip(expected).map(|(g, e)| (g.to_f64() - e).powi(2)).sum();
+    let size: f64 = expected.iter().map(|e| e * e).sum();
+    if error == 0.0 { 0.0 } else { (error / size).sqrt() }
 }
 
 /// Standard normal numbers, others for each `stream`.

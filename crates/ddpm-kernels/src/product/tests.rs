@@ -51,7 +51,7 @@ fn check<T: Element>(relative: f64) {
                 .collect();
             close(&format!("definition {size:?}"), &expected, &exact, relative, relative * (k + 1) as f64);
             for isa in Isa::all() {
-                let cpu = cpu_with::<T>(1, isa);
+                let cpu = cpu_with::<T>(1, isa, ddpm_tensor::Precision::Strict);
                 for (turned_a, turned_b) in [(false, false), (true, false), (false, true), (true, true)] {
                     let a = if turned_a { Matrix::rows(&a_t, m).transposed() } else { Matrix::rows(&a, k) };
                     let b = if turned_b { Matrix::rows(&b_t, k).transposed() } else { Matrix::rows(&b, n) };

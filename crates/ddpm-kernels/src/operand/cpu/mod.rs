@@ -1,5 +1,6 @@
 //! Operands on the CPU: whole values, and gradients of what they are made of.
 
+mod cut;
 mod rows;
 
 use std::ops::Range;
@@ -8,6 +9,7 @@ use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::cpu::disjoint::DisjointMut;
 use ddpm_tensor::{Cpu, Element, Tensor, View, simd};
 
+pub(crate) use self::cut::Cut;
 pub(crate) use self::rows::Rows;
 use self::rows::{Coefficients, Strided};
 use crate::error::expect;
@@ -46,43 +48,48 @@ pub(crate) fn pull<T: Element>(
     let rows = Rows::new(cpu, x);
     let [n, h, w, c] = rows.stored;
     let scale = if rows.nearest_2x { 4 } else { 1 };
-    pulled(cpu, &rows, n * h * w * c * NS_PER_ELEMENT, |image, stored, dv_rows| {
-        let row = scale * w * c;
-        dv_rows.copy_from_slice(&dv.as_slice()[(image * h + stored.start) * row..(image * h + stored.end) * row]);
+    let cut = Cut::by_rows(n, h, rows.task_rows());
+    pulled(cpu, &rows, cut, n * h * w * c * NS_PER_ELEMENT, |images, stored, dv_rows| {
+        let (row, first) = (scale * w * c, images.start * h + stored.start);
+        dv_rows.copy_from_slice(&dv.as_slice()[first * row..][..images.len() * stored.len() * row]);
     })
 }
 
-/// Makes a [`Pulled`] from rows of the value's gradient: `make(image, stored rows, out)` fills the value's rows that belong to
-/// the stored ones.
+/// Makes a [`Pulled`] from rows of the value's gradient: `make(images, stored rows, out)` fills the value's rows that belong to
+/// the stored ones of each image.
 pub(crate) fn pulled<T: Element>(
     cpu: &Cpu<T>,
     rows: &Rows<'_, T>,
+    cut: Cut,
     nanoseconds: usize,
-    make: impl Fn(usize, Range<usize>, &mut [T]) + Send + Sync,
+    make: impl Fn(Range<usize>, Range<usize>, &mut [T]) + Send + Sync,
 ) -> Result<Pulled<Cpu<T>>, KernelError> {
     let [n, h, w, c] = rows.stored;
-    let step = rows.task_rows();
-    let tasks = h.div_ceil(step);
     let mut g = Tensor::alloc(cpu, [n, h, w, c])?;
     let summed = if rows.norm { 2 * c } else { 0 };
-    let mut partial = cpu.scratch(n * tasks * summed);
+    let mut partial = cpu.scratch(n * cut.parts() * summed);
     let (g_out, partial_out) = (DisjointMut::new(g.as_mut_slice()), DisjointMut::new(&mut partial));
     let scale = if rows.nearest_2x { 4 } else { 1 };
-    cpu.parallel(n * tasks, nanoseconds, |task| {
-        let (image, first) = (task / tasks, task % tasks * step);
-        let stored = first..(first + step).min(h);
-        let mut dv = cpu.scratch(stored.len() * scale * w * c);
-        make(image, stored.clone(), &mut dv);
-        // SAFETY: tasks have different images or rows.
-        let g = unsafe { g_out.part((image * h + stored.start) * w * c..(image * h + stored.end) * w * c) };
-        // SAFETY: each task has its own part.
-        let sums = unsafe { partial_out.part(task * summed..(task + 1) * summed) };
-        sums.fill(T::ZERO);
-        rows.pull(image, stored, &mut dv, g, sums);
+    cpu.parallel(cut.tasks(), nanoseconds, |task| {
+        let (images, part) = cut.task(task);
+        let stored = cut.rows_of(part);
+        let len = stored.len() * scale * w * c;
+        let mut dv = cpu.scratch(images.len() * len);
+        make(images.clone(), stored.clone(), &mut dv);
+        for (image, dv) in images.zip(dv.chunks_exact_mut(len)) {
+            // SAFETY: tasks have different images or rows.
+            let g = unsafe { g_out.part((image * h + stored.start) * w * c..(image * h + stored.end) * w * c) };
+            let start = (image * cut.parts() + part) * summed;
+            // SAFETY: each image's rows have their own part.
+            let sums = unsafe { partial_out.part(start..start + summed) };
+            sums.fill(T::ZERO);
+            rows.pull(image, stored.clone(), dv, g, sums);
+        }
     });
     let sums = if rows.norm {
         let mut sums = Tensor::zeros(cpu, [n, c, 2])?;
-        for (out, parts) in sums.as_mut_slice().chunks_exact_mut(2 * c).zip(partial.chunks_exact(tasks * summed)) {
+        for (out, parts) in sums.as_mut_slice().chunks_exact_mut(2 * c).zip(partial.chunks_exact(cut.parts() * summed))
+        {
             for part in parts.chunks_exact(summed) {
                 for i in 0..c {
                     out[2 * i] += part[i];

@@ -1,11 +1,10 @@
-use std::ops::Range;
-
 use ddpm_tensor::cpu::disjoint::DisjointMut;
-use ddpm_tensor::{Cpu, Element, Tensor, View, simd};
+use ddpm_tensor::{Cpu, Element, Tensor, View};
 
 use super::pack::Packed;
 use super::tile::{self, Micro, Segment, chunks};
 use crate::conv::cpu::Sizes;
+use crate::conv::cpu::store::{Ending, Lines};
 use crate::operand::cpu::Rows;
 use crate::operand::{Epilogue, Operand, Output};
 use crate::{KernelError, statistics};
@@ -64,14 +63,12 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
         // without taps pixels of all rows follow each other; with them only those of one row do
         let (lines, line) = if g.kernel == 1 && g.stride == 1 { (1, pixels.len()) } else { (last - first, s.out_w) };
         let mut tile = cpu.scratch(pixels.len() * 2 * micro.lanes);
+        let ending = Ending::new(e, image, pixels.clone(), s.o);
         for panel in packed.panels() {
             let starts = (0..lines).map(|row| row * g.stride * columns * s.c);
             tile::product(micro, (a, g.stride * s.c), &starts, line, &chunks, panel, &mut tile);
             let columns = panel.first..panel.first + panel.columns;
-            let bias = e.bias.map_or(&[][..], |b| &b.as_slice()[columns.clone()]);
-            let channel = e.channel.map_or(&[][..], |v| &v.as_slice()[image * s.o..][columns.clone()]);
-            let residual = e.residual.map_or(&[][..], |r| &r.as_slice()[pixels.start * s.o..pixels.end * s.o]);
-            store(cpu.isa(), &tile, panel.width, columns, bias, channel, residual, T::of_f32(e.scale), y, s.o);
+            ending.store(cpu.isa(), &tile, panel.width, Lines { line: pixels.len(), pitch: 0 }, columns, y, s.o);
         }
         if e.statistics {
             // SAFETY: each task has its own part.
@@ -90,39 +87,4 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
         None
     };
     Ok(Output { y, statistics })
-}
-
-simd! {
-    /// The epilogue of a panel's product: `y = (tile + bias + channel + residual)·scale` for some columns of `y [rows, o]`.
-    fn store[T: Element](isa, tile: &[T], width: usize, columns: Range<usize>, bias: &[T], channel: &[T], residual: &[T], scale: T, y: &mut [T], o: usize) {
-        let (first, count) = (columns.start, columns.len());
-        for (row, y) in y.chunks_exact_mut(o).enumerate() {
-            let from = &tile[row * width..][..count];
-            let y = &mut y[first..first + count];
-            y.copy_from_slice(from);
-            if !bias.is_empty() {
-                let bias = &bias[..count];
-                for i in 0..count {
-                    y[i] += bias[i];
-                }
-            }
-            if !channel.is_empty() {
-                let channel = &channel[..count];
-                for i in 0..count {
-                    y[i] += channel[i];
-                }
-            }
-            if !residual.is_empty() {
-                let residual = &residual[row * o + first..][..count];
-                for i in 0..count {
-                    y[i] += residual[i];
-                }
-            }
-            if scale != T::ONE {
-                for v in y {
-                    *v *= scale;
-                }
-            }
-        }
-    }
 }

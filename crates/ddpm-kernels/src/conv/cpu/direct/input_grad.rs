@@ -7,7 +7,7 @@ use super::tile::{self, Micro, Segment, chunks};
 use crate::conv::Geometry;
 use crate::conv::cpu::Sizes;
 use crate::operand::Operand;
-use crate::operand::cpu::{Rows, pulled};
+use crate::operand::cpu::{Cut, Rows, pulled};
 use crate::{KernelError, Pulled};
 
 /// Zeros around dy: a tap reaches at most two pixels back and one ahead.
@@ -15,7 +15,7 @@ const BEFORE: usize = 2;
 const AROUND: usize = 4;
 
 /// Which pixels of dy reach pixels `first, first + stride, …` of one axis of the operand: (tap, dy's position for the first).
-fn reached(g: Geometry, first: usize) -> impl Iterator<Item = (usize, isize)> {
+pub(in crate::conv::cpu) fn reached(g: Geometry, first: usize) -> impl Iterator<Item = (usize, isize)> {
     (0..g.kernel).filter_map(move |tap| {
         // operand = stride·dy + tap − before
         let offset = first as isize + g.before() as isize - tap as isize;
@@ -62,7 +62,9 @@ pub(in crate::conv::cpu) fn input_grad<T: Element>(
     });
     let columns = s.out_w + AROUND;
     let enlarged = if rows.nearest_2x { 2 } else { 1 };
-    pulled(cpu, &rows, s.nanoseconds(), |image, stored: Range<usize>, dv: &mut [T]| {
+    let cut = Cut::by_rows(s.n, rows.stored[1], rows.task_rows());
+    pulled(cpu, &rows, cut, s.nanoseconds(), |images: Range<usize>, stored: Range<usize>, dv: &mut [T]| {
+        let image = images.start;
         let value = stored.start * enlarged..stored.end * enlarged;
         // dy's rows that reach these rows of the operand, with zeros around
         let first = reached(g, value.start).chain(reached(g, value.start + 1)).map(|(_, at)| at).min().unwrap_or(0);

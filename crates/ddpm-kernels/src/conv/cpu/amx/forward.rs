@@ -1,0 +1,102 @@
+use ddpm_tensor::cpu::disjoint::DisjointMut;
+use ddpm_tensor::{Cpu, Element, Tensor, View};
+
+use super::left::Left;
+use super::unit::SIDE;
+use super::weights::Weights;
+use super::{Engine, TASK_WORK};
+use crate::conv::cpu::Sizes;
+use crate::conv::cpu::store::{Ending, Lines};
+use crate::operand::cpu::{Cut, Rows};
+use crate::operand::{Epilogue, Operand, Output};
+use crate::{KernelError, statistics};
+
+pub(in crate::conv::cpu) fn conv<T: Element>(
+    engine: Engine,
+    cpu: &Cpu<T>,
+    s: &Sizes,
+    x: &Operand<'_, Cpu<T>>,
+    w: View<'_, Cpu<T>>,
+    e: &Epilogue<'_, Cpu<T>>,
+) -> Result<Output<Cpu<T>>, KernelError> {
+    let g = s.g;
+    let rows = Rows::new(cpu, x);
+    let weights = Weights::of_outputs(cpu, w.as_slice(), g.kernel * g.kernel, s.c, s.o);
+    let mut y = Tensor::alloc(cpu, [s.n, s.out_h, s.out_w, s.o])?;
+    let cut = Cut::by_work(s.n, s.out_h, s.row_work(), TASK_WORK);
+    let columns = (s.w + g.before() + g.after()).next_multiple_of(g.stride);
+    let statistics_len = if e.statistics { 2 * s.o } else { 0 };
+    let mut partial = cpu.scratch(s.n * cut.parts() * statistics_len);
+    let (y_out, partial_out) = (DisjointMut::new(y.as_mut_slice()), DisjointMut::new(&mut partial));
+    cpu.parallel(cut.tasks(), s.nanoseconds() / super::FASTER, |task| {
+        let (images, part) = cut.task(task);
+        let lines = cut.rows_of(part);
+        // the operand's rows that the result's rows read; with a stride even ones first, then odd ones, so that a step in
+        // either direction is the same number of pixels for every row of a tile
+        let from = (lines.start * g.stride) as isize - g.before() as isize;
+        let count = (lines.len() - 1) * g.stride + g.kernel;
+        let half = count.div_ceil(g.stride);
+        let image_rows = half * g.stride;
+        let taps: Vec<_> = (0..g.kernel * g.kernel)
+            .map(|tap| {
+                let (ky, kx) = (tap / g.kernel, tap % g.kernel);
+                ((ky % g.stride * half + ky / g.stride) * columns + kx, tap)
+            })
+            .collect();
+        // without taps pixels of all rows follow each other; with them rows are `pitch` apart
+        let pitch = columns / g.stride;
+        let of_image = ((lines.len() - 1) * pitch + s.out_w).div_ceil(SIDE);
+        let slack = (of_image * SIDE * g.stride + 2 * columns + 2).saturating_sub(half * columns);
+        let mut left = Left::new(cpu, s.c, images.len() * image_rows, columns, slack);
+        let mut row = cpu.scratch(super::STRIP * columns * s.c);
+        for (i, image) in images.clone().enumerate() {
+            super::strips(from, count, |first, strip| {
+                let values = &mut row[..strip.len() * columns * s.c];
+                rows.padded(image, strip, (g.before(), columns), 0..s.c, values);
+                for (j, values) in values.chunks_exact(columns * s.c).enumerate() {
+                    let r = first + j;
+                    left.fill(cpu, values, s.c, i * image_rows + r % g.stride * half + r / g.stride);
+                }
+            });
+        }
+        let starts: Vec<_> = (0..images.len())
+            .flat_map(|i| (0..of_image).map(move |t| i * image_rows * columns + t * SIDE * g.stride))
+            .collect();
+        let tiles = engine.tiles();
+        let mut tile = cpu.scratch(starts.len() * SIDE * 2 * SIDE);
+        let pixels = lines.start * s.out_w..lines.end * s.out_w;
+        let at = |image: usize| image * s.out_h * s.out_w;
+        for panel in weights.panels() {
+            let steps = left.steps(&taps, &panel);
+            left.product(&tiles, &starts, g.stride, &steps, &panel, &mut tile);
+            for (image, tile) in images.clone().zip(tile.chunks_exact(of_image * SIDE * panel.width())) {
+                let pixels = at(image) + pixels.start..at(image) + pixels.end;
+                // SAFETY: tasks have different images or rows.
+                let y = unsafe { y_out.part(pixels.start * s.o..pixels.end * s.o) };
+                let columns = panel.first..panel.first + panel.columns;
+                let lines = Lines { line: s.out_w, pitch };
+                Ending::new(e, image, pixels, s.o).store(cpu.isa(), tile, panel.width(), lines, columns, y, s.o);
+            }
+        }
+        drop(tiles);
+        if e.statistics {
+            for image in images {
+                // SAFETY: as above.
+                let y = unsafe { y_out.part((at(image) + pixels.start) * s.o..(at(image) + pixels.end) * s.o) };
+                let start = (image * cut.parts() + part) * statistics_len;
+                // SAFETY: each image's rows have their own part.
+                let out = unsafe { partial_out.part(start..start + statistics_len) };
+                statistics::cpu::of_pixels(cpu.isa(), y, s.o, out);
+            }
+        }
+    });
+    let statistics = if e.statistics {
+        let mut out = Tensor::alloc(cpu, [s.n, s.o, 2])?;
+        let pixels = |part: usize| cut.rows_of(part).len() * s.out_w;
+        statistics::cpu::merge_images(&partial, s.o, cut.parts(), pixels, out.as_mut_slice());
+        Some(out)
+    } else {
+        None
+    };
+    Ok(Output { y, statistics })
+}

@@ -1,0 +1,57 @@
+//! Convolutions as products of tiles of bf16 (Intel's AMX): each number of f32 is split into two of bf16, and three products
+//! of them are summed in f32 (Henry, Tang and Heinecke 2019), or numbers are rounded to bf16 and multiplied once.
+//!
+//! A padded image, flattened, is itself the left operand of every tap: tap (ky, kx) of pixel q reads position
+//! `q + ky·columns + kx`. Rows of the product that fall on the padding are computed and thrown away.
+
+mod bf16;
+mod forward;
+mod input_grad;
+mod left;
+mod unit;
+mod weight_grad;
+mod weights;
+
+use std::ops::Range;
+
+pub(super) use forward::conv;
+pub(super) use input_grad::input_grad;
+use unit::{Products, Tiles, Unit};
+pub(super) use weight_grad::weight_grad;
+
+/// How much faster than `direct`, roughly: for the choice of threads only.
+const FASTER: usize = 4;
+/// Multiply-adds of a task at least: packed weights are read again for each.
+const TASK_WORK: usize = 5 << 24;
+/// Rows of an operand that are made at a time, so that they are split while in the first-level cache; even.
+const STRIP: usize = 2;
+
+/// What multiplies, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Engine {
+    unit: Unit,
+    products: Products,
+}
+
+impl Engine {
+    /// Three products for each of f32, on AMX.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const SPLIT: Self = Self { unit: Unit::Amx, products: Products::Split };
+
+    /// Tiles for this thread.
+    fn tiles(self) -> Tiles {
+        self.unit.tiles(self.products)
+    }
+}
+
+/// Calls `make(rows done, rows)` for strips of `count` rows from `from` on; a strip ends before an even row, so that rows that
+/// an enlarged operand makes twice are made together.
+fn strips(from: isize, count: usize, mut make: impl FnMut(usize, Range<isize>)) {
+    let end = from + count as isize;
+    let mut first = from;
+    while first < end {
+        let next = (first + STRIP as isize - first.rem_euclid(2)).min(end);
+        make((first - from) as usize, first..next);
+        first = next;
+    }
+}

@@ -1,0 +1,132 @@
+//! Weights in the order in which tiles read them: panels of up to 32 columns, in which each step of 32 numbers of k has one or
+//! two tiles of high parts, then as many of low parts.
+
+use ddpm_tensor::cpu::CpuBuffer;
+use ddpm_tensor::cpu::disjoint::DisjointMut;
+use ddpm_tensor::{Cpu, Element, Isa};
+
+use super::bf16;
+use super::unit::{DEPTH, SIDE, TILE_BYTES};
+
+/// Numbers of u32 (pairs) in a tile.
+const TILE: usize = TILE_BYTES / 4;
+
+/// A packed right operand `[taps · depth, columns]`.
+pub(super) struct Weights<T: Element> {
+    tiles: CpuBuffer<T>,
+    taps: usize,
+    depth: usize,
+    columns: usize,
+}
+
+/// Some columns of it.
+#[derive(Clone, Copy)]
+pub(super) struct Panel<'a> {
+    tiles: &'a [u32],
+    /// First column.
+    pub(super) first: usize,
+    /// Columns that count.
+    pub(super) columns: usize,
+    /// Tiles next to each other, 1 or 2.
+    pub(super) side: usize,
+    /// Steps of k of one tap.
+    steps: usize,
+}
+
+impl<T: Element> Weights<T> {
+    /// For `y = x·w`: k counts input channels, columns are output channels; `w [taps, C, O]`.
+    pub(super) fn of_outputs(cpu: &Cpu<T>, w: &[T], taps: usize, c: usize, o: usize) -> Self {
+        Self::pack(cpu, taps, c, o, |isa, tap, k, first, tiles, low| {
+            let (high, low) = tiles.split_at_mut(low);
+            let (depth, columns) = (DEPTH.min(c - k), SIDE.min(o - first));
+            bf16::pair_tile(isa, &w[(tap * c + k) * o + first..], o, depth, columns, high, low);
+        })
+    }
+
+    /// For `dx = dy·wᵀ`: k counts output channels, columns are input channels.
+    pub(super) fn of_inputs(cpu: &Cpu<T>, w: &[T], taps: usize, c: usize, o: usize) -> Self {
+        Self::pack(cpu, taps, o, c, |isa, tap, k, first, tiles, low| {
+            let from = &w[(tap * c + first) * o + k..];
+            let (high, rest) = tiles.split_at_mut(low);
+            let (high, low) = (high[..TILE].as_chunks_mut().0, rest[..TILE].as_chunks_mut().0);
+            if let (Some(high), Some(low)) = (high.first_chunk_mut(), low.first_chunk_mut()) {
+                bf16::pair_columns(isa, from, o, SIDE.min(c - first), DEPTH.min(o - k), high, low);
+            }
+        })
+    }
+
+    /// `fill(isa, tap, first k, first column, tiles from the one to fill on, distance of its low part)`.
+    fn pack(
+        cpu: &Cpu<T>,
+        taps: usize,
+        depth: usize,
+        columns: usize,
+        fill: impl Fn(Isa, usize, usize, usize, &mut [u32], usize) + Send + Sync,
+    ) -> Self {
+        let (steps, wide) = (depth.div_ceil(DEPTH), columns.div_ceil(SIDE));
+        // high and low parts of a tile: as much as two tiles
+        let mut tiles = cpu.scratch(taps * steps * wide * 2 * TILE);
+        let out = DisjointMut::new(&mut tiles);
+        let panels = wide.div_ceil(2);
+        cpu.parallel(panels * taps, taps * depth * columns, |task| {
+            let (panel, tap) = (task / taps, task % taps);
+            let side = (wide - 2 * panel).min(2);
+            let len = steps * side * 2 * TILE;
+            let start = 2 * panel * taps * steps * 2 * TILE + tap * len;
+            // SAFETY: every task has its own panel or tap.
+            let out = bytemuck::cast_slice_mut(unsafe { out.part(start..start + len) });
+            for (step, tiles) in out.chunks_exact_mut(side * 2 * TILE).enumerate() {
+                for tile in 0..side {
+                    let column = (2 * panel + tile) * SIDE;
+                    fill(cpu.isa(), tap, step * DEPTH, column, &mut tiles[tile * TILE..], side * TILE);
+                }
+            }
+        });
+        Self { tiles, taps, depth, columns }
+    }
+
+    pub(super) fn panels(&self) -> impl Iterator<Item = Panel<'_>> {
+        let steps = self.depth.div_ceil(DEPTH);
+        let wide = self.columns.div_ceil(SIDE);
+        let tiles: &[u32] = bytemuck::cast_slice(&self.tiles);
+        (0..wide).step_by(2).map(move |tile| {
+            let side = (wide - tile).min(2);
+            let per_column = self.taps * steps * 2 * TILE;
+            let first = tile * SIDE;
+            let columns = (self.columns - first).min(side * SIDE);
+            Panel { tiles: &tiles[tile * per_column..][..side * per_column], first, columns, side, steps }
+        })
+    }
+}
+
+impl Panel<'_> {
+    /// Columns with padding.
+    pub(super) fn width(&self) -> usize {
+        self.side * SIDE
+    }
+
+    /// Steps of k of one tap.
+    pub(super) fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// The first tile.
+    pub(super) fn as_ptr(&self) -> *const u8 {
+        self.tiles.as_ptr().cast()
+    }
+
+    /// Bytes of all its tiles.
+    pub(super) fn bytes(&self) -> usize {
+        self.tiles.len() * 4
+    }
+
+    /// Bytes from one step to the next.
+    pub(super) fn step_bytes(&self) -> usize {
+        self.side * 2 * TILE_BYTES
+    }
+
+    /// Bytes from a high tile to its low one.
+    pub(super) fn low_bytes(&self) -> usize {
+        self.side * TILE_BYTES
+    }
+}

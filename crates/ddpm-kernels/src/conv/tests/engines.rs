@@ -1,0 +1,95 @@
+//! Engines: how exact each is, and that its bits depend on nothing else.
+
+use ddpm_tensor::{Isa, Precision};
+
+use super::*;
+use crate::testing::{cpu_with, relative_norm};
+
+/// Largest relative norm of an error in precision `f32`; 4.1e-6 was seen.
+const F32: f64 = 8e-6;
+
+/// Sizes and channels that fill no tile, in all geometries and with all options.
+fn grid() -> Vec<Case> {
+    let mut grid = cases();
+    for g in [Geometry::THREE, Geometry::ONE, Geometry::down(Padding::Same), Geometry::down(Padding::End)] {
+        for side in [3, 8, 9, 17, 32, 33] {
+            grid.push(Case {
+                g,
+                n: 1,
+                h: side,
+                w: side,
+                c: [32, 0],
+                o: 24,
+                groups: 8,
+                silu: true,
+                epilogue: true,
+                ..PLAIN
+            });
+        }
+        for (c, o) in [(24, 32), (32, 48), (48, 96), (96, 130), (130, 128), (128, 8)] {
+            grid.push(Case { g, h: 9, w: 8, c: [c, 0], o, silu: true, epilogue: true, ..PLAIN });
+        }
+        let all =
+            Case { g, h: 8, w: 6, c: [40, 24], o: 40, groups: 8, silu: true, dropout: 0.3, epilogue: true, ..PLAIN };
+        grid.extend([all, Case { scale_shift: true, ..all }, Case { nearest_2x: true, ..all }]);
+        grid.push(Case { n: 35, w: 5, h: 4, dropout: 0.0, ..all });
+    }
+    grid
+}
+
+fn results(cpu: &Cpu<f32>, case: Case) -> Vec<Vec<f32>> {
+    let held = Held::new(cpu, case);
+    let output = held.forward(cpu);
+    let mut all = held.backward(cpu);
+    all.push(output.y.as_slice().to_vec());
+    all.extend(output.statistics.map(|s| s.as_slice().to_vec()));
+    all
+}
+
+#[test]
+fn engines_are_as_exact_as_promised() {
+    let exact = cpu::<f64>();
+    let mut worst = 0.0f64;
+    for case in grid() {
+        let held = Held::new(&exact, case);
+        let mut expected = held.backward(&exact);
+        let y = held.forward(&exact);
+        expected.push(y.y.as_slice().to_vec());
+        for isa in Isa::all() {
+            let got = results(&cpu_with(2, isa, Precision::F32), case);
+            for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                let error = relative_norm(got, expected);
+                worst = worst.max(error);
+                assert!(error <= F32, "{case:?} {isa} result {i}: relative norm of the error {error:.1e}");
+            }
+        }
+    }
+    eprintln!("largest relative norm of an error: {worst:.1e}");
+}
+
+#[test]
+fn no_bit_of_strict_depends_on_threads_or_instruction_set() {
+    for case in cases() {
+        let reference = results(&cpu_with(2, Isa::PORTABLE, Precision::Strict), case);
+        let handles = Isa::all().into_iter().map(|isa| cpu_with(2, isa, Precision::Strict));
+        for cpu in handles.chain([1, 3, 7].map(|n| cpu_with(n, Isa::detect(), Precision::Strict))) {
+            for (i, (got, expected)) in results(&cpu, case).iter().zip(&reference).enumerate() {
+                same_bits(&format!("{case:?} {cpu:?} result {i}"), got, expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_bit_of_f32_depends_on_threads() {
+    for case in grid() {
+        for isa in Isa::all() {
+            let reference = results(&cpu_with(1, isa, Precision::F32), case);
+            for cpu in [2, 3, 4, 7].map(|n| cpu_with(n, isa, Precision::F32)) {
+                for (i, (got, expected)) in results(&cpu, case).iter().zip(&reference).enumerate() {
+                    same_bits(&format!("{case:?} {cpu:?} result {i}"), got, expected);
+                }
+            }
+        }
+    }
+}
