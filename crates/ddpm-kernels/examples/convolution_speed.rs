@@ -1,6 +1,6 @@
 //! Speed of convolutions in all three directions at the shapes of the presets' networks, in GFLOP/s.
 //!
-//! `cargo run --release -p ddpm-kernels --example convolution_speed [THREADS [ISA]]`
+//! `cargo run --release -p ddpm-kernels --example convolution_speed [THREADS [ISA [SHAPE]]]`
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -36,6 +36,7 @@ fn main() {
     let threads = std::env::args().nth(1).and_then(|n| n.parse().ok());
     let isa = std::env::args().nth(2).map(|name| name.parse().unwrap());
     let cpu = Cpu::<f32>::new(CpuOptions { threads, isa, ..Default::default() }).unwrap();
+    let only = std::env::args().nth(3).unwrap_or_default();
     println!("{cpu:?}");
     println!("{:28} {:>9} {:>9} {:>9}   GFLOP/s", "shape", "forward", "input", "weight");
     let three = Geometry::THREE;
@@ -56,6 +57,10 @@ fn main() {
         (8, 16, 512, 256, three, 32),
         (8, 16, 256, 256, Geometry::ONE, 32),
     ] {
+        let shape = format!("{n}x{h}² {c}→{o} {}x{}/{}", g.kernel, g.kernel, g.stride);
+        if !shape.contains(&only) {
+            continue;
+        }
         let x = normals(&cpu, [n, h, h, c]);
         let (oh, ow) = g.output(h, h).unwrap();
         let dy = normals(&cpu, [n, oh, ow, o]);
@@ -76,12 +81,6 @@ fn main() {
         let input = time(|| drop(cpu.conv_input_grad(dy.view(), w.view(), g, &operand).unwrap()));
         let len = grads.len();
         let weight = time(|| cpu.conv_weight_grad(dy.view(), &operand, g, &mut grads, 0..len).unwrap());
-        println!(
-            "{:28} {:9.0} {:9.0} {:9.0}",
-            format!("{n}x{h}² {c}→{o} {}x{}/{}", g.kernel, g.kernel, g.stride),
-            speed(forward),
-            speed(input),
-            speed(weight)
-        );
+        println!("{:28} {:9.0} {:9.0} {:9.0}", shape, speed(forward), speed(input), speed(weight));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ddpm_tensor::{Cpu, Element, Isa, simd};
+use ddpm_tensor::{Cpu, Element, simd};
 
 use crate::Epilogue;
 
@@ -23,6 +23,9 @@ pub(super) struct Ending<'a, T> {
 }
 
 impl<'a, T: Element> Ending<'a, T> {
+    /// The result as it is.
+    pub(super) const NONE: Self = Self { bias: &[], channel: &[], residual: &[], scale: T::ONE };
+
     /// `pixels` counts over all images, which have `o` channels.
     pub(super) fn new(e: &Epilogue<'a, Cpu<T>>, image: usize, pixels: Range<usize>, o: usize) -> Self {
         Self {
@@ -32,53 +35,58 @@ impl<'a, T: Element> Ending<'a, T> {
             scale: T::of_f32(e.scale),
         }
     }
-
-    /// `y = (tile + bias + channel + residual)·scale` for some columns of `y [pixels, o]`; `tile` has rows of `width`.
-    pub(super) fn store(
-        self,
-        isa: Isa,
-        tile: &[T],
-        width: usize,
-        lines: Lines,
-        columns: Range<usize>,
-        y: &mut [T],
-        o: usize,
-    ) {
-        let some = |v: &'a [T]| if v.is_empty() { v } else { &v[columns.clone()] };
-        let ending = Self { bias: some(self.bias), channel: some(self.channel), ..self };
-        store(isa, tile, width, lines, columns, ending, y, o);
-    }
 }
 
+/// Columns that are stored together.
+const CHUNK: usize = 16;
+
 simd! {
-    fn store[T: Element](isa, tile: &[T], width: usize, lines: Lines, columns: Range<usize>, e: Ending<'_, T>, y: &mut [T], o: usize) {
-        let (first, count) = (columns.start, columns.len());
-        for (line, y) in y.chunks_mut(lines.line * o).enumerate() {
-            let tile = &tile[line * lines.pitch * width..];
-            for (x, (y, from)) in y.chunks_exact_mut(o).zip(tile.chunks_exact(width)).enumerate() {
-                let y = &mut y[first..first + count];
-                y.copy_from_slice(&from[..count]);
-                if !e.bias.is_empty() {
-                    let bias = &e.bias[..count];
-                    for i in 0..count {
-                        y[i] += bias[i];
-                    }
+    /// `y = (tile + (bias + channel) + residual)·scale` for some columns of `y [pixels, o]`; `tile` has rows of `width`.
+    pub(super) fn store[T: Element](isa, tile: &[T], width: usize, lines: Lines, columns: Range<usize>, e: Ending<'_, T>, y: &mut [T], o: usize) {
+        for first in columns.clone().step_by(CHUNK) {
+            let count = CHUNK.min(columns.end - first);
+            let mut shift = [T::ZERO; CHUNK];
+            for v in [e.bias, e.channel] {
+                for (shift, &v) in shift.iter_mut().zip(v.get(first..first + count).unwrap_or(&[])) {
+                    *shift += v;
                 }
-                if !e.channel.is_empty() {
-                    let channel = &e.channel[..count];
-                    for i in 0..count {
-                        y[i] += channel[i];
-                    }
-                }
-                if !e.residual.is_empty() {
-                    let residual = &e.residual[(line * lines.line + x) * o + first..][..count];
-                    for i in 0..count {
-                        y[i] += residual[i];
-                    }
-                }
-                if e.scale != T::ONE {
-                    for v in y {
-                        *v *= e.scale;
+            }
+            let shifted = !(e.bias.is_empty() && e.channel.is_empty());
+            for (line, y) in y.chunks_mut(lines.line * o).enumerate() {
+                let tile = &tile[line * lines.pitch * width + first - columns.start..];
+                let residual = e.residual.get(line * lines.line * o..).unwrap_or(&[]);
+                for (x, y) in y.chunks_exact_mut(o).enumerate() {
+                    let (y, from) = (&mut y[first..first + count], &tile[x * width..]);
+                    let residual = residual.get(x * o + first..).unwrap_or(&[]);
+                    if let (Some(y), Some(from)) = (y.first_chunk_mut::<CHUNK>(), from.first_chunk::<CHUNK>()) {
+                        let mut v = *from;
+                        if shifted {
+                            for i in 0..CHUNK {
+                                v[i] += shift[i];
+                            }
+                        }
+                        if let Some(residual) = residual.first_chunk::<CHUNK>() {
+                            for i in 0..CHUNK {
+                                v[i] += residual[i];
+                            }
+                        }
+                        if e.scale != T::ONE {
+                            for v in &mut v {
+                                *v *= e.scale;
+                            }
+                        }
+                        *y = v;
+                    } else {
+                        for (i, y) in y.iter_mut().enumerate() {
+                            let mut v = from[i];
+                            if shifted {
+                                v += shift[i];
+                            }
+                            if let Some(&residual) = residual.get(i) {
+                                v += residual;
+                            }
+                            *y = if e.scale == T::ONE { v } else { v * e.scale };
+                        }
                     }
                 }
             }

@@ -1,30 +1,29 @@
 use std::ops::Range;
 
-/// Most images of a task.
-const IMAGES: usize = 8;
-
-/// How images and their rows are cut into tasks: rows of one image, or some whole images. No bit of an element depends on it;
-/// sums over rows depend on the rows of a part, a matter of one image's shape.
+/// How images and their rows are cut into tasks: a part of one image each, or some whole images.
+///
+/// Sums over rows are sums of parts, which are a matter of one image's shape; tasks only say which parts one thread computes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cut {
     n: usize,
     height: usize,
-    images: usize,
+    /// Rows of a part.
     rows: usize,
+    /// Whole images of a task; none where a task is a part.
+    images: usize,
 }
 
 impl Cut {
     /// Tasks of one image's rows, at most `rows` each.
     pub(crate) fn by_rows(n: usize, height: usize, rows: usize) -> Self {
-        Self { n, height, images: 1, rows: rows.clamp(1, height.max(1)) }
+        Self { n, height, rows: rows.clamp(1, height.max(1)), images: 0 }
     }
 
-    /// Tasks of about `least` units of work, where a row is `row_work`: nearly equal parts of an image, or a few images.
-    pub(crate) fn by_work(n: usize, height: usize, row_work: usize, least: usize) -> Self {
-        let image = (height * row_work).max(1);
-        let parts = image.div_ceil(least).clamp(1, height.max(1));
-        let images = if parts > 1 { 1 } else { (least / image).clamp(1, IMAGES) };
-        Self { n, height, images, rows: height.div_ceil(parts).max(1) }
+    /// Tasks of at most `images` images, as many for each thread, if there are enough of them; parts of at most `rows` rows.
+    pub(crate) fn by_images(n: usize, height: usize, rows: usize, images: usize, threads: usize) -> Self {
+        let tasks = n.div_ceil(images.max(1)).max(threads).next_multiple_of(threads.max(1));
+        let images = if n < threads { 0 } else { n.div_ceil(tasks) };
+        Self { images, ..Self::by_rows(n, height, rows) }
     }
 
     /// Parts of an image.
@@ -33,18 +32,22 @@ impl Cut {
     }
 
     pub(crate) fn tasks(&self) -> usize {
-        self.n.div_ceil(self.images) * self.parts()
+        self.n.checked_div(self.images).map_or(self.n * self.parts(), |_| self.n.div_ceil(self.images))
     }
 
-    /// Images and part of a task; several images are whole, so that they follow each other in memory.
-    pub(crate) fn task(&self, task: usize) -> (Range<usize>, usize) {
-        let first = task / self.parts() * self.images;
-        (first..(first + self.images).min(self.n), task % self.parts())
+    /// Images and parts of a task; several images are whole, so that their rows follow each other in memory.
+    pub(crate) fn task(&self, task: usize) -> (Range<usize>, Range<usize>) {
+        let parts = self.parts();
+        if self.images == 0 {
+            (task / parts..task / parts + 1, task % parts..task % parts + 1)
+        } else {
+            (task * self.images..((task + 1) * self.images).min(self.n), 0..parts)
+        }
     }
 
-    /// Rows of a part.
-    pub(crate) fn rows_of(&self, part: usize) -> Range<usize> {
-        part * self.rows..((part + 1) * self.rows).min(self.height)
+    /// Rows of some parts.
+    pub(crate) fn rows_of(&self, parts: Range<usize>) -> Range<usize> {
+        parts.start * self.rows..(parts.end * self.rows).min(self.height)
     }
 }
 
@@ -56,15 +59,16 @@ mod tests {
     fn every_row_of_every_image_is_in_one_task() {
         for n in [1, 2, 7, 16] {
             for height in [1, 3, 8, 17] {
-                for cut in
-                    [Cut::by_rows(n, height, 4), Cut::by_work(n, height, 10, 25), Cut::by_work(n, height, 1, 100)]
-                {
+                let cuts = [1, 2, 3, 8].map(|threads| Cut::by_images(n, height, 5, 3, threads));
+                for cut in cuts.into_iter().chain([Cut::by_rows(n, height, 4)]) {
                     let mut seen = vec![0; n * height];
                     for task in 0..cut.tasks() {
-                        let (images, part) = cut.task(task);
-                        assert!(images.len() == 1 || cut.rows_of(part) == (0..height), "{cut:?}");
+                        let (images, parts) = cut.task(task);
+                        assert!(images.len() == 1 || cut.rows_of(parts.clone()) == (0..height), "{cut:?}");
                         for image in images {
-                            cut.rows_of(part).for_each(|row| seen[image * height + row] += 1);
+                            for part in parts.clone() {
+                                cut.rows_of(part..part + 1).for_each(|row| seen[image * height + row] += 1);
+                            }
                         }
                     }
                     assert!(seen.iter().all(|&count| count == 1), "{cut:?}");

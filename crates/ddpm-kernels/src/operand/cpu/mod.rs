@@ -69,21 +69,28 @@ pub(crate) fn pulled<T: Element>(
     let summed = if rows.norm { 2 * c } else { 0 };
     let mut partial = cpu.scratch(n * cut.parts() * summed);
     let (g_out, partial_out) = (DisjointMut::new(g.as_mut_slice()), DisjointMut::new(&mut partial));
-    let scale = if rows.nearest_2x { 4 } else { 1 };
     cpu.parallel(cut.tasks(), nanoseconds, |task| {
-        let (images, part) = cut.task(task);
-        let stored = cut.rows_of(part);
-        let len = stored.len() * scale * w * c;
-        let mut dv = cpu.scratch(images.len() * len);
-        make(images.clone(), stored.clone(), &mut dv);
-        for (image, dv) in images.zip(dv.chunks_exact_mut(len)) {
-            // SAFETY: tasks have different images or rows.
-            let g = unsafe { g_out.part((image * h + stored.start) * w * c..(image * h + stored.end) * w * c) };
-            let start = (image * cut.parts() + part) * summed;
-            // SAFETY: each image's rows have their own part.
-            let sums = unsafe { partial_out.part(start..start + summed) };
-            sums.fill(T::ZERO);
-            rows.pull(image, stored.clone(), dv, g, sums);
+        let (images, parts) = cut.task(task);
+        let stored = cut.rows_of(parts.clone());
+        let row = w * c;
+        let start = (images.start * h + stored.start) * row;
+        // SAFETY: tasks have different images or rows; several images are whole.
+        let g = unsafe { g_out.part(start..start + images.len() * stored.len() * row) };
+        // what is not enlarged is pulled back where it is made
+        let mut enlarged = cpu.scratch(if rows.nearest_2x { 4 * g.len() } else { 0 });
+        make(images.clone(), stored.clone(), if rows.nearest_2x { &mut enlarged } else { g });
+        for (i, image) in images.enumerate() {
+            for part in parts.clone() {
+                let start = (image * cut.parts() + part) * summed;
+                // SAFETY: each part of an image has its own sums.
+                let sums = unsafe { partial_out.part(start..start + summed) };
+                sums.fill(T::ZERO);
+                let rows_of_part = cut.rows_of(part..part + 1);
+                let first = i * stored.len() + rows_of_part.start - stored.start;
+                let range = first * row..(first + rows_of_part.len()) * row;
+                let enlarged = if rows.nearest_2x { &enlarged[4 * range.start..4 * range.end] } else { &[] };
+                rows.pull(image, rows_of_part, enlarged, &mut g[range], sums);
+            }
         }
     });
     let sums = if rows.norm {

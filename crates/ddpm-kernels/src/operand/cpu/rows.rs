@@ -172,9 +172,9 @@ impl<'a, T: Element> Rows<'a, T> {
         }
     }
 
-    /// Pulls the gradient of rows of the value back to stored rows: `dv` has the value's rows, `g` the stored ones;
-    /// adds Σ dn and Σ dn·x̂ of each channel to `sums` (`[C, 2]` as two halves) with a norm.
-    pub(crate) fn pull(&self, image: usize, stored_rows: Range<usize>, dv: &mut [T], g: &mut [T], sums: &mut [T]) {
+    /// Pulls the gradient of rows of the value back to stored rows: `g` holds it and is overwritten, or, where the value is
+    /// enlarged, `dv` holds it; adds Σ dn and Σ dn·x̂ of each channel to `sums` (`[C, 2]` as two halves) with a norm.
+    pub(crate) fn pull(&self, image: usize, stored_rows: Range<usize>, dv: &[T], g: &mut [T], sums: &mut [T]) {
         let [_, h, w, c] = self.stored;
         for (i, y) in stored_rows.enumerate() {
             let g = &mut g[i * w * c..][..w * c];
@@ -186,8 +186,6 @@ impl<'a, T: Element> Rows<'a, T> {
                         g[x * c + k] = (at(0, 0) + at(0, 1)) + (at(1, 0) + at(1, 1));
                     }
                 }
-            } else {
-                g.copy_from_slice(&dv[i * w * c..][..w * c]);
             }
             if let Some(dropout) = self.dropout {
                 drop_out(&dropout, image, y * w * c, c, 0..c, g);

@@ -2,7 +2,7 @@
 
 use ddpm_tensor::{Element, simd};
 
-use super::unit::SIDE;
+use super::unit::{DEPTH, SIDE};
 
 /// Bits of the nearest bf16, ties to even; what is not a number stays so.
 #[inline(always)]
@@ -21,19 +21,29 @@ pub(super) fn parts(x: f32) -> (u32, u32) {
 }
 
 simd! {
-    /// Splits rows of `c` numbers into high and low rows of `width ≥ c`, the rest of which is zero.
-    pub(super) fn split_rows[T: Element](isa, from: &[T], c: usize, high: &mut [u16], low: &mut [u16], width: usize) {
-        let rows = high.chunks_exact_mut(width).zip(low.chunks_exact_mut(width));
-        for (from, (high, low)) in from.chunks_exact(c).zip(rows) {
-            let (high, high_rest) = high.split_at_mut(c);
-            let (low, low_rest) = low.split_at_mut(c);
-            for i in 0..c {
-                let (h, l) = parts(from[i].to_f32());
-                high[i] = h as u16;
-                low[i] = l as u16;
+    /// Splits pixels of `c` numbers into planes of 32 channels, high and low in turn, each `plane` numbers long; in a plane
+    /// pixels follow each other from `at` on, with zeros where there are no more channels.
+    pub(super) fn split_pixels[T: Element](isa, from: &[T], c: usize, planes: &mut [u16], plane: usize, at: usize) {
+        for (k, planes) in planes.chunks_exact_mut(2 * plane).enumerate() {
+            let (high, low) = planes.split_at_mut(plane);
+            let to = high[at..].as_chunks_mut::<DEPTH>().0.iter_mut().zip(low[at..].as_chunks_mut::<DEPTH>().0);
+            for (from, (high, low)) in from.chunks_exact(c).zip(to) {
+                let from = &from[k * DEPTH..];
+                if let Some(from) = from.first_chunk::<DEPTH>() {
+                    for i in 0..DEPTH {
+                        let (h, l) = parts(from[i].to_f32());
+                        high[i] = h as u16;
+                        low[i] = l as u16;
+                    }
+                } else {
+                    (*high, *low) = ([0; DEPTH], [0; DEPTH]);
+                    for (i, from) in from.iter().enumerate() {
+                        let (h, l) = parts(from.to_f32());
+                        high[i] = h as u16;
+                        low[i] = l as u16;
+                    }
+                }
             }
-            high_rest.fill(0);
-            low_rest.fill(0);
         }
     }
 }
@@ -77,75 +87,6 @@ simd! {
         for k in 0..SIDE {
             let at = |k: usize| if k < depth { &from[k * row..k * row + columns] } else { &[][..] };
             pair(at(2 * k), at(2 * k + 1), &mut high[k * SIDE..], &mut low[k * SIDE..]);
-        }
-    }
-}
-
-/// Rows become columns.
-#[inline(always)]
-fn transpose(block: &[[u32; SIDE]; SIDE]) -> [[u32; SIDE]; SIDE] {
-    let mut turned = [[0; SIDE]; SIDE];
-    for i in 0..SIDE {
-        for j in 0..SIDE {
-            turned[j][i] = block[i][j];
-        }
-    }
-    turned
-}
-
-simd! {
-    /// A right operand whose columns lie in memory as rows: up to 16 columns of up to 32 numbers each (`row` apart) become
-    /// 16 rows of pairs; what is missing is zero.
-    pub(super) fn pair_columns[T: Element](isa, from: &[T], row: usize, columns: usize, depth: usize, high: &mut [[u32; SIDE]; SIDE], low: &mut [[u32; SIDE]; SIDE]) {
-        let mut blocks = [[[0u32; SIDE]; SIDE]; 2];
-        for j in 0..columns {
-            let mut numbers = [0.0f32; 2 * SIDE];
-            for (number, from) in numbers[..depth].iter_mut().zip(&from[j * row..]) {
-                *number = from.to_f32();
-            }
-            for i in 0..SIDE {
-                let (a, b) = (parts(numbers[2 * i]), parts(numbers[2 * i + 1]));
-                blocks[0][j][i] = a.0 | b.0 << 16;
-                blocks[1][j][i] = a.1 | b.1 << 16;
-            }
-        }
-        *high = transpose(&blocks[0]);
-        *low = transpose(&blocks[1]);
-    }
-}
-
-/// Where a number of a turned matrix goes: `out[c·row + position]`, high parts first, low parts `low` later.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Turned {
-    pub(super) row: usize,
-    pub(super) low: usize,
-}
-
-simd! {
-    /// Turns `count` positions of `c` numbers each, `stride` apart, into rows of channels: `out[c·row + at + i]`.
-    pub(super) fn turn[T: Element](isa, from: &[T], stride: usize, count: usize, c: usize, out: &mut [u16], to: Turned, at: usize) {
-        for first in (0..count).step_by(SIDE) {
-            let positions = (count - first).min(SIDE);
-            for channel in (0..c).step_by(SIDE) {
-                let channels = (c - channel).min(SIDE);
-                let mut block = [[0u32; SIDE]; SIDE];
-                for (i, block) in block.iter_mut().enumerate().take(positions) {
-                    let from = &from[(first + i) * stride + channel..][..channels];
-                    for (to, from) in block.iter_mut().zip(from) {
-                        let (high, low) = parts(from.to_f32());
-                        *to = high | low << 16;
-                    }
-                }
-                let turned = transpose(&block);
-                for (j, numbers) in turned.iter().enumerate().take(channels) {
-                    let start = (channel + j) * to.row + at + first;
-                    let (high, low) = out[start..].split_at_mut(to.low);
-                    for (i, (high, low)) in high.iter_mut().zip(low).enumerate().take(positions) {
-                        *high = numbers[i] as u16;
-                        *low = (numbers[i] >> 16) as u16;
-                    }
-                }
-            }
         }
     }
 }

@@ -1,13 +1,13 @@
 use ddpm_tensor::cpu::disjoint::DisjointMut;
 use ddpm_tensor::{Cpu, Element, Tensor, View};
 
+use super::Engine;
 use super::left::Left;
 use super::unit::SIDE;
 use super::weights::Weights;
-use super::{Engine, TASK_WORK};
 use crate::conv::cpu::Sizes;
-use crate::conv::cpu::store::{Ending, Lines};
-use crate::operand::cpu::{Cut, Rows};
+use crate::conv::cpu::store::{Ending, Lines, store};
+use crate::operand::cpu::Rows;
 use crate::operand::{Epilogue, Operand, Output};
 use crate::{KernelError, statistics};
 
@@ -23,14 +23,14 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
     let rows = Rows::new(cpu, x);
     let weights = Weights::of_outputs(cpu, w.as_slice(), g.kernel * g.kernel, s.c, s.o);
     let mut y = Tensor::alloc(cpu, [s.n, s.out_h, s.out_w, s.o])?;
-    let cut = Cut::by_work(s.n, s.out_h, s.row_work(), TASK_WORK);
+    let cut = super::cut(cpu, s, (s.out_h, s.out_w), s.c * g.stride * g.stride + 2 * SIDE);
     let columns = (s.w + g.before() + g.after()).next_multiple_of(g.stride);
     let statistics_len = if e.statistics { 2 * s.o } else { 0 };
     let mut partial = cpu.scratch(s.n * cut.parts() * statistics_len);
     let (y_out, partial_out) = (DisjointMut::new(y.as_mut_slice()), DisjointMut::new(&mut partial));
     cpu.parallel(cut.tasks(), s.nanoseconds() / super::FASTER, |task| {
-        let (images, part) = cut.task(task);
-        let lines = cut.rows_of(part);
+        let (images, parts) = cut.task(task);
+        let lines = cut.rows_of(parts.clone());
         // the operand's rows that the result's rows read; with a stride even ones first, then odd ones, so that a step in
         // either direction is the same number of pixels for every row of a tile
         let from = (lines.start * g.stride) as isize - g.before() as isize;
@@ -75,16 +75,19 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
                 let y = unsafe { y_out.part(pixels.start * s.o..pixels.end * s.o) };
                 let columns = panel.first..panel.first + panel.columns;
                 let lines = Lines { line: s.out_w, pitch };
-                Ending::new(e, image, pixels, s.o).store(cpu.isa(), tile, panel.width(), lines, columns, y, s.o);
+                let ending = Ending::new(e, image, pixels, s.o);
+                store(cpu.isa(), tile, panel.width(), lines, columns, ending, y, s.o);
             }
         }
         drop(tiles);
         if e.statistics {
-            for image in images {
+            for (image, part) in images.flat_map(|image| parts.clone().map(move |part| (image, part))) {
+                let rows = cut.rows_of(part..part + 1);
+                let pixels = at(image) + rows.start * s.out_w..at(image) + rows.end * s.out_w;
                 // SAFETY: as above.
-                let y = unsafe { y_out.part((at(image) + pixels.start) * s.o..(at(image) + pixels.end) * s.o) };
+                let y = unsafe { y_out.part(pixels.start * s.o..pixels.end * s.o) };
                 let start = (image * cut.parts() + part) * statistics_len;
-                // SAFETY: each image's rows have their own part.
+                // SAFETY: each part of an image has its own statistics.
                 let out = unsafe { partial_out.part(start..start + statistics_len) };
                 statistics::cpu::of_pixels(cpu.isa(), y, s.o, out);
             }
@@ -92,7 +95,7 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
     });
     let statistics = if e.statistics {
         let mut out = Tensor::alloc(cpu, [s.n, s.o, 2])?;
-        let pixels = |part: usize| cut.rows_of(part).len() * s.out_w;
+        let pixels = |part: usize| cut.rows_of(part..part + 1).len() * s.out_w;
         statistics::cpu::merge_images(&partial, s.o, cut.parts(), pixels, out.as_mut_slice());
         Some(out)
     } else {

@@ -2,15 +2,16 @@ use std::ops::Range;
 
 use ddpm_tensor::{Cpu, Element, View};
 
+use super::Engine;
 use super::left::Left;
 use super::unit::SIDE;
 use super::weights::Weights;
-use super::{Engine, TASK_WORK};
 use crate::conv::Geometry;
 use crate::conv::cpu::Sizes;
 use crate::conv::cpu::direct::reached;
+use crate::conv::cpu::store::{Ending, Lines, store};
 use crate::operand::Operand;
-use crate::operand::cpu::{Cut, Rows, pulled};
+use crate::operand::cpu::{Rows, pulled};
 use crate::{KernelError, Pulled};
 
 /// Zeros around dy on each side: with any stride and padding a tap reaches one pixel further at most.
@@ -38,7 +39,12 @@ pub(in crate::conv::cpu) fn input_grad<T: Element>(
     let (around, stored_h) = (around(g), rows.stored[1]);
     let columns = s.out_w + 2 * around;
     let enlarged = if rows.nearest_2x { 2 } else { 1 };
-    let cut = Cut::by_work(s.n, stored_h, s.out_h * s.row_work() / stored_h, TASK_WORK);
+    let cut = super::cut(
+        cpu,
+        s,
+        (stored_h, rows.stored[2]),
+        enlarged * enlarged * (s.c + s.o / (g.stride * g.stride) + 2 * SIDE),
+    );
     let all = dy.as_slice();
     pulled(cpu, &rows, cut, s.nanoseconds() / super::FASTER, |images: Range<usize>, stored: Range<usize>, dv| {
         let value = stored.start * enlarged..stored.end * enlarged;
@@ -81,12 +87,17 @@ pub(in crate::conv::cpu) fn input_grad<T: Element>(
                     left.product(&tiles, &starts, 1, &steps, &panel, &mut tile);
                     let width = panel.width();
                     for (dv, tile) in dv.chunks_exact_mut(dv_len).zip(tile.chunks_exact(of_image * SIDE * width)) {
+                        let columns_of_panel = panel.first..panel.first + panel.columns;
+                        if g.stride == 1 {
+                            let lines = Lines { line: s.w, pitch: columns };
+                            store(cpu.isa(), tile, width, lines, columns_of_panel, Ending::NONE, dv, s.c);
+                            continue;
+                        }
                         for (line, tile) in tile.chunks(columns * width).take(lines).enumerate() {
                             let row = (line * g.stride + phase_y) * s.w;
                             for (i, from) in tile.chunks_exact(width).take(pixels).enumerate() {
                                 let x = i * g.stride + phase_x;
-                                dv[(row + x) * s.c + panel.first..][..panel.columns]
-                                    .copy_from_slice(&from[..panel.columns]);
+                                dv[(row + x) * s.c..][columns_of_panel.clone()].copy_from_slice(&from[..panel.columns]);
                             }
                         }
                     }

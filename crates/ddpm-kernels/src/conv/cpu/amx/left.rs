@@ -1,4 +1,5 @@
-//! Left operands: padded images of bf16, pixel after pixel, high parts in one plane and low parts in another.
+//! Left operands: padded images of bf16 in planes of 32 channels, so that a tile's rows follow each other in memory and all
+//! taps of a plane are read while it is in the first-level cache.
 
 use std::ops::Range;
 
@@ -9,24 +10,21 @@ use super::bf16;
 use super::unit::{Block, DEPTH, ROW_BYTES, SIDE, Step, TILE_BYTES, Tiles};
 use super::weights::Panel;
 
-/// Images of some rows and columns whose pixels have `width ≥ C` numbers, the rest of which is zero.
+/// Images of some rows and columns: for each 32 channels a plane of high parts, then one of low parts.
 pub(super) struct Left<T: Element> {
     values: CpuBuffer<T>,
-    /// Numbers of a pixel: a multiple of what a tile takes.
-    pub(super) width: usize,
     columns: usize,
-    /// Numbers of one plane.
-    plane: usize,
+    /// Pixels of a plane.
+    pixels: usize,
 }
 
 impl<T: Element> Left<T> {
     /// Room for `rows` rows in all; whole tiles of rows may be read from any of them, `slack` pixels beyond the last.
     pub(super) fn new(cpu: &Cpu<T>, c: usize, rows: usize, columns: usize, slack: usize) -> Self {
-        let width = c.next_multiple_of(DEPTH);
-        let plane = (rows * columns + slack) * width;
+        let pixels = rows * columns + slack;
         // two planes of two bytes a number: as much as one of four
-        let values = cpu.scratch(plane);
-        Self { values, width, columns, plane }
+        let values = cpu.scratch(c.next_multiple_of(DEPTH) * pixels);
+        Self { values, columns, pixels }
     }
 
     /// Splits pixels of `c` numbers into row `row` and those after it.
@@ -48,25 +46,24 @@ impl<T: Element> Left<T> {
     }
 
     fn split(&mut self, cpu: &Cpu<T>, from: &[T], c: usize, pixel: usize) {
-        let range = pixel * self.width..(pixel + from.len() / c) * self.width;
-        let (high, low) = bytemuck::cast_slice_mut::<T, u16>(&mut self.values).split_at_mut(self.plane);
-        bf16::split_rows(cpu.isa(), from, c, &mut high[range.clone()], &mut low[range], self.width);
+        let planes = bytemuck::cast_slice_mut(&mut self.values);
+        bf16::split_pixels(cpu.isa(), from, c, planes, self.pixels * DEPTH, pixel * DEPTH);
     }
 
     fn clear_pixels(&mut self, pixels: Range<usize>) {
-        let range = pixels.start * self.width..pixels.end * self.width;
-        let (high, low) = bytemuck::cast_slice_mut::<T, u16>(&mut self.values).split_at_mut(self.plane);
-        high[range.clone()].fill(0);
-        low[range].fill(0);
+        let range = pixels.start * DEPTH..pixels.end * DEPTH;
+        for plane in bytemuck::cast_slice_mut::<T, u16>(&mut self.values).chunks_exact_mut(self.pixels * DEPTH) {
+            plane[range.clone()].fill(0);
+        }
     }
 
-    /// The steps of some taps: (pixels from a tile's first, tap of the right operand), each over all numbers of a pixel.
+    /// The steps of some taps: (pixels from a tile's first, tap of the right operand), all taps of a plane in turn.
     pub(super) fn steps(&self, taps: &[(usize, usize)], panel: &Panel<'_>) -> Vec<Step> {
         let step = |(at, tap): (usize, usize), k: usize| Step {
-            a: at * self.width * 2 + k * ROW_BYTES,
-            b: (tap * panel.steps() + k) * panel.step_bytes(),
+            a: (2 * k * self.pixels + at) * ROW_BYTES,
+            b: panel.step(k, tap),
         };
-        taps.iter().flat_map(|&tap| (0..panel.steps()).map(move |k| step(tap, k))).collect()
+        (0..panel.depth_steps()).flat_map(|k| taps.iter().map(move |&tap| step(tap, k))).collect()
     }
 
     /// Tiles of 16 rows that begin at the pixels `starts` and take every `stride`-th, times a panel: `out[tile][row][column]`.
@@ -80,20 +77,18 @@ impl<T: Element> Left<T> {
         out: &mut [T],
     ) {
         let width = panel.width();
-        let pixel = self.width * 2;
-        let a_end = starts.iter().max().unwrap_or(&0) * pixel
-            + steps.iter().map(|s| s.a).max().unwrap_or(0)
-            + (SIDE - 1) * stride * pixel
-            + ROW_BYTES;
+        let low = self.pixels * ROW_BYTES;
+        let last_row = starts.iter().max().unwrap_or(&0) + (SIDE - 1) * stride;
+        let a_end = steps.iter().map(|s| s.a).max().unwrap_or(0) + low + (last_row + 1) * ROW_BYTES;
         let b_end = steps.iter().map(|s| s.b).max().unwrap_or(0) + panel.step_bytes();
-        assert!(size_of::<T>() == size_of::<f32>() && a_end <= self.plane * 2 && b_end <= panel.bytes());
+        assert!(size_of::<T>() == size_of::<f32>() && a_end <= self.values.len() * 4 && b_end <= panel.bytes());
         assert!(starts.len() * SIDE * width <= out.len());
         for (pair, out) in starts.chunks(2).zip(out.chunks_mut(2 * SIDE * width)) {
             let block = Block {
-                a: self.values.as_ptr().cast::<u8>().wrapping_add(pair[0] * pixel),
-                a_row: stride * pixel,
-                a_tile: pair.last().map_or(0, |&last| last.wrapping_sub(pair[0])).wrapping_mul(pixel),
-                a_low: self.plane * 2,
+                a: self.values.as_ptr().cast::<u8>().wrapping_add(pair[0] * ROW_BYTES),
+                a_row: stride * ROW_BYTES,
+                a_tile: pair.last().map_or(0, |&last| last.wrapping_sub(pair[0])).wrapping_mul(ROW_BYTES),
+                a_low: low,
                 b: panel.as_ptr(),
                 b_tile: TILE_BYTES,
                 b_low: panel.low_bytes(),

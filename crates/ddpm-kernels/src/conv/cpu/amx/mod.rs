@@ -8,21 +8,29 @@ mod bf16;
 mod forward;
 mod input_grad;
 mod left;
+mod turn;
 mod unit;
 mod weight_grad;
 mod weights;
 
 use std::ops::Range;
 
+use ddpm_tensor::{Cpu, Element};
+
 pub(super) use forward::conv;
 pub(super) use input_grad::input_grad;
 use unit::{Products, Tiles, Unit};
+
+use super::Sizes;
+use crate::operand::cpu::Cut;
 pub(super) use weight_grad::weight_grad;
 
 /// How much faster than `direct`, roughly: for the choice of threads only.
 const FASTER: usize = 4;
-/// Multiply-adds of a task at least: packed weights are read again for each.
-const TASK_WORK: usize = 5 << 24;
+/// Multiply-adds of a part of an image.
+const PART_WORK: usize = 5 << 24;
+/// Bytes of packed images and results of a task: they stay in the second-level cache while panels of weights pass.
+const TASK_BYTES: usize = 5 << 18;
 /// Rows of an operand that are made at a time, so that they are split while in the first-level cache; even.
 const STRIP: usize = 2;
 
@@ -42,6 +50,14 @@ impl Engine {
     fn tiles(self) -> Tiles {
         self.unit.tiles(self.products)
     }
+}
+
+/// Some whole images a task, as many as `pixel` numbers for each of their `height · width` pixels leave room for: packed weights
+/// are read again for each task.
+fn cut<T: Element>(cpu: &Cpu<T>, s: &Sizes, (height, width): (usize, usize), pixel: usize) -> Cut {
+    let parts = (s.out_h * s.row_work()).div_ceil(PART_WORK).clamp(1, height);
+    let images = TASK_BYTES / (height * width * pixel * size_of::<T>()).max(1);
+    Cut::by_images(s.n, height, height.div_ceil(parts), images, cpu.threads())
 }
 
 /// Calls `make(rows done, rows)` for strips of `count` rows from `from` on; a strip ends before an even row, so that rows that

@@ -1,7 +1,9 @@
+use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::cpu::disjoint::DisjointMut;
 use ddpm_tensor::{Cpu, Element, View};
 
-use super::bf16::{self, Turned};
+use super::bf16;
+use super::turn::{Turned, turn};
 use super::unit::{Block, DEPTH, SIDE, Step, TILE_BYTES};
 use super::{Engine, strips};
 use crate::conv::cpu::Sizes;
@@ -10,7 +12,7 @@ use crate::operand::cpu::Rows;
 use crate::sums::GROUP;
 
 /// Steps of k (of 32 positions) before the next tap: what they read stays near.
-const CHUNK: usize = 8;
+const CHUNK: usize = 4;
 /// Bytes of packed images at once, where several groups fit.
 const PACKED_BYTES: usize = 64 << 20;
 
@@ -55,8 +57,6 @@ pub(in crate::conv::cpu) fn weight_grad<T: Element>(
     dw: &mut [T],
 ) {
     assert!(size_of::<T>() == size_of::<f32>(), "tiles hold parts of f32");
-    let g = s.g;
-    let taps = g.kernel * g.kernel;
     let rows = Rows::new(cpu, x);
     let at = Positions::new(s);
     let (c, o) = (s.c.next_multiple_of(SIDE), s.o.next_multiple_of(SIDE));
@@ -75,60 +75,84 @@ pub(in crate::conv::cpu) fn weight_grad<T: Element>(
             pack_operand(cpu, s, at, &rows, images.start + i, bytemuck::cast_slice_mut(left));
             pack_gradient(cpu, s, at, dy.as_slice(), images.start + i, bytemuck::cast_slice_mut(right));
         });
-        let groups = images.len().div_ceil(GROUP);
-        // blocks of up to 32 channels by 32; where there are few of them, taps are shared among tasks as well
-        let (c_blocks, o_blocks) = (c.div_ceil(2 * SIDE), o.div_ceil(2 * SIDE));
-        let tap_parts = if c_blocks * o_blocks < 4 { g.kernel } else { 1 };
-        // [group][block of c][block of o][tap][32][32]
-        let block_len = 4 * SIDE * SIDE;
-        let mut sums = cpu.scratch(groups * c_blocks * o_blocks * taps * block_len);
-        let out = DisjointMut::new(&mut sums);
-        let blocks = c_blocks * o_blocks * tap_parts;
-        let steps_of_image = at.summed / DEPTH;
-        cpu.parallel(groups * blocks, s.nanoseconds() / super::FASTER, |task| {
-            let (group, block) = (task / blocks, task % blocks);
-            let (tap_part, block) = (block % tap_parts, block / tap_parts);
-            let (c_first, o_first) = (block / o_blocks * 2 * SIDE, block % o_blocks * 2 * SIDE);
-            let (c_tiles, o_tiles) = (((c - c_first) / SIDE).min(2), ((o - o_first) / SIDE).min(2));
-            let of_group = group * GROUP..((group + 1) * GROUP).min(images.len());
-            let tiles = engine.tiles();
-            let mut steps = Vec::with_capacity(CHUNK);
-            for image in of_group.clone() {
-                for first in (0..steps_of_image).step_by(CHUNK) {
-                    for tap in tap_part * taps / tap_parts..(tap_part + 1) * taps / tap_parts {
-                        let shift = at.of(tap / g.kernel, tap % g.kernel);
-                        steps.clear();
-                        steps.extend(
-                            (first..(first + CHUNK).min(steps_of_image))
-                                .map(|k| Step { a: (shift + k * DEPTH) * 2, b: k * TILE_BYTES }),
-                        );
-                        let start = ((group * c_blocks * o_blocks + block) * taps + tap) * block_len;
-                        // SAFETY: only this task has this block's tap.
-                        let out = unsafe { out.part(start..start + block_len) };
-                        let a = &left[image * x_len + c_first * at.stored / 2..(image + 1) * x_len];
-                        let b = &right[image * dy_len + o_first * at.summed / 2..(image + 1) * dy_len];
-                        let t = Block {
-                            a: a.as_ptr().cast(),
-                            a_row: at.stored * 2,
-                            a_tile: SIDE * at.stored * 2,
-                            a_low: c * at.stored * 2,
-                            b: b.as_ptr().cast(),
-                            b_tile: SIDE * at.summed * 2,
-                            b_low: o * at.summed * 2,
-                            out: out.as_mut_ptr().cast(),
-                            out_row: 2 * SIDE,
-                            rows: c_tiles,
-                            columns: o_tiles,
-                        };
-                        // SAFETY: shifted positions end before the stored ones do (`Positions::new`), blocks before the last
-                        // channel; T is f32.
-                        unsafe { tiles.run(&steps, t, image > of_group.start || first > 0) };
+        let sums = products(engine, cpu, s, at, images.len(), &left, &right);
+        add_groups(cpu, s, &sums, dw);
+    }
+}
+
+/// Side of a block of sums.
+const BLOCK: usize = 2 * SIDE;
+
+/// The sums of each group, `[group][block of c][block of o][tap][32][32]`.
+fn products<T: Element>(
+    engine: Engine,
+    cpu: &Cpu<T>,
+    s: &Sizes,
+    at: Positions,
+    images: usize,
+    left: &[T],
+    right: &[T],
+) -> CpuBuffer<T> {
+    let taps = s.g.kernel * s.g.kernel;
+    let (c, o) = (s.c.next_multiple_of(SIDE), s.o.next_multiple_of(SIDE));
+    let (x_len, dy_len) = (left.len() / images, right.len() / images);
+    let (c_blocks, o_blocks) = (c.div_ceil(BLOCK), o.div_ceil(BLOCK));
+    let groups = images.div_ceil(GROUP);
+    let group_len = c_blocks * o_blocks * taps * BLOCK * BLOCK;
+    // a task takes several blocks where there are many, so that an image is read less often, and shares taps where there are few
+    let side = if c_blocks * o_blocks >= 16 { 2 } else { 1 };
+    let tap_parts = if c_blocks * o_blocks < 4 { s.g.kernel } else { 1 };
+    let (c_tasks, o_tasks) = (c_blocks.div_ceil(side), o_blocks.div_ceil(side));
+    let tasks = c_tasks * o_tasks * tap_parts;
+    let steps_of_image = at.summed / DEPTH;
+    let mut sums = cpu.scratch(groups * group_len);
+    let out = DisjointMut::new(&mut sums);
+    cpu.parallel(groups * tasks, s.nanoseconds() / super::FASTER, |task| {
+        let (group, task) = (task / tasks, task % tasks);
+        let (tap_part, task) = (task % tap_parts, task / tap_parts);
+        let taps_of_task = tap_part * taps / tap_parts..(tap_part + 1) * taps / tap_parts;
+        let blocks_of = |task: usize, blocks: usize| task * side..((task + 1) * side).min(blocks);
+        let tiles = engine.tiles();
+        let mut steps = Vec::with_capacity(CHUNK);
+        for image in group * GROUP..((group + 1) * GROUP).min(images) {
+            for c_block in blocks_of(task / o_tasks, c_blocks) {
+                for o_block in blocks_of(task % o_tasks, o_blocks) {
+                    let (c_first, o_first) = (c_block * BLOCK, o_block * BLOCK);
+                    let a = &left[image * x_len + c_first * at.stored / 2..(image + 1) * x_len];
+                    let b = &right[image * dy_len + o_first * at.summed / 2..(image + 1) * dy_len];
+                    let start = group * group_len + (c_block * o_blocks + o_block) * taps * BLOCK * BLOCK;
+                    for first in (0..steps_of_image).step_by(CHUNK) {
+                        for tap in taps_of_task.clone() {
+                            let shift = at.of(tap / s.g.kernel, tap % s.g.kernel);
+                            let chunk = first..(first + CHUNK).min(steps_of_image);
+                            steps.clear();
+                            steps.extend(chunk.map(|k| Step { a: (shift + k * DEPTH) * 2, b: k * TILE_BYTES }));
+                            let start = start + tap * BLOCK * BLOCK;
+                            // SAFETY: only this task has this block's tap.
+                            let out = unsafe { out.part(start..start + BLOCK * BLOCK) };
+                            let t = Block {
+                                a: a.as_ptr().cast(),
+                                a_row: at.stored * 2,
+                                a_tile: SIDE * at.stored * 2,
+                                a_low: c * at.stored * 2,
+                                b: b.as_ptr().cast(),
+                                b_tile: SIDE * at.summed * 2,
+                                b_low: o * at.summed * 2,
+                                out: out.as_mut_ptr().cast(),
+                                out_row: BLOCK,
+                                rows: ((c - c_first) / SIDE).min(2),
+                                columns: ((o - o_first) / SIDE).min(2),
+                            };
+                            // SAFETY: shifted positions end before the stored ones do (`Positions::new`), blocks before the
+                            // last channel; T is f32.
+                            unsafe { tiles.run(&steps, t, image > group * GROUP || first > 0) };
+                        }
                     }
                 }
             }
-        });
-        add_groups(cpu, s, &sums, (c_blocks, o_blocks), dw);
-    }
+        }
+    });
+    sums
 }
 
 /// One image's operand: rows of channels whose columns are positions, high parts then low parts.
@@ -153,14 +177,14 @@ fn pack_operand<T: Element>(cpu: &Cpu<T>, s: &Sizes, at: Positions, rows: &Rows<
         let values = &mut values[..strip_rows * columns * s.c];
         rows.padded(image, strip, (g.before(), columns), 0..s.c, values);
         if g.stride == 1 {
-            bf16::turn(cpu.isa(), values, s.c, strip_rows * columns, s.c, out, to, at.of(first, 0));
+            turn(cpu.isa(), values, s.c, strip_rows * columns, s.c, out, to, at.of(first, 0));
             return;
         }
         for (y, row) in values.chunks_exact(columns * s.c).enumerate() {
             for phase in 0..g.stride {
                 let count = (columns - phase).div_ceil(g.stride);
                 let from = &row[phase * s.c..];
-                bf16::turn(cpu.isa(), from, g.stride * s.c, count, s.c, out, to, at.of(first + y, phase));
+                turn(cpu.isa(), from, g.stride * s.c, count, s.c, out, to, at.of(first + y, phase));
             }
         }
     });
@@ -183,18 +207,18 @@ fn pack_gradient<T: Element>(cpu: &Cpu<T>, s: &Sizes, at: Positions, dy: &[T], i
 }
 
 /// Adds the groups' sums to dw, in order.
-fn add_groups<T: Element>(cpu: &Cpu<T>, s: &Sizes, sums: &[T], (c_blocks, o_blocks): (usize, usize), dw: &mut [T]) {
+fn add_groups<T: Element>(cpu: &Cpu<T>, s: &Sizes, sums: &[T], dw: &mut [T]) {
     let taps = s.g.kernel * s.g.kernel;
-    let side = 2 * SIDE;
+    let (c_blocks, o_blocks) = (s.c.div_ceil(BLOCK), s.o.div_ceil(BLOCK));
     let out = DisjointMut::new(dw);
     cpu.parallel(taps, sums.len(), |tap| {
         // SAFETY: every task has its own tap.
         let dw = unsafe { out.part(tap * s.c * s.o..(tap + 1) * s.c * s.o) };
-        for group in sums.chunks_exact(c_blocks * o_blocks * taps * side * side) {
+        for group in sums.chunks_exact(c_blocks * o_blocks * taps * BLOCK * BLOCK) {
             for (c, dw) in dw.chunks_exact_mut(s.o).enumerate() {
-                for (block, dw) in dw.chunks_mut(side).enumerate() {
-                    let block = (c / side * o_blocks + block) * taps + tap;
-                    let sums = &group[(block * side + c % side) * side..];
+                for (block, dw) in dw.chunks_mut(BLOCK).enumerate() {
+                    let block = (c / BLOCK * o_blocks + block) * taps + tap;
+                    let sums = &group[(block * BLOCK + c % BLOCK) * BLOCK..];
                     for (dw, &sum) in dw.iter_mut().zip(sums) {
                         *dw += sum;
                     }

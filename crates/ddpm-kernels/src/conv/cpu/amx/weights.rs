@@ -1,12 +1,12 @@
-//! Weights in the order in which tiles read them: panels of up to 32 columns, in which each step of 32 numbers of k has one or
-//! two tiles of high parts, then as many of low parts.
+//! Weights in the order in which tiles read them: panels of up to 32 columns, in which each step (32 numbers of k, then a tap of
+//! them) has one or two tiles of high parts, then as many of low parts.
 
 use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::cpu::disjoint::DisjointMut;
 use ddpm_tensor::{Cpu, Element, Isa};
 
-use super::bf16;
 use super::unit::{DEPTH, SIDE, TILE_BYTES};
+use super::{bf16, turn};
 
 /// Numbers of u32 (pairs) in a tile.
 const TILE: usize = TILE_BYTES / 4;
@@ -29,6 +29,7 @@ pub(super) struct Panel<'a> {
     pub(super) columns: usize,
     /// Tiles next to each other, 1 or 2.
     pub(super) side: usize,
+    taps: usize,
     /// Steps of k of one tap.
     steps: usize,
 }
@@ -50,7 +51,8 @@ impl<T: Element> Weights<T> {
             let (high, rest) = tiles.split_at_mut(low);
             let (high, low) = (high[..TILE].as_chunks_mut().0, rest[..TILE].as_chunks_mut().0);
             if let (Some(high), Some(low)) = (high.first_chunk_mut(), low.first_chunk_mut()) {
-                bf16::pair_columns(isa, from, o, SIDE.min(c - first), DEPTH.min(o - k), high, low);
+                let size = (SIDE.min(c - first), DEPTH.min(o - k));
+                turn::pair_columns(isa, from, o, size, high, low);
             }
         })
     }
@@ -71,11 +73,11 @@ impl<T: Element> Weights<T> {
         cpu.parallel(panels * taps, taps * depth * columns, |task| {
             let (panel, tap) = (task / taps, task % taps);
             let side = (wide - 2 * panel).min(2);
-            let len = steps * side * 2 * TILE;
-            let start = 2 * panel * taps * steps * 2 * TILE + tap * len;
-            // SAFETY: every task has its own panel or tap.
-            let out = bytemuck::cast_slice_mut(unsafe { out.part(start..start + len) });
-            for (step, tiles) in out.chunks_exact_mut(side * 2 * TILE).enumerate() {
+            let len = side * 2 * TILE;
+            for step in 0..steps {
+                let start = 2 * panel * taps * steps * 2 * TILE + (step * taps + tap) * len;
+                // SAFETY: every task has its own panel or tap.
+                let tiles = bytemuck::cast_slice_mut(unsafe { out.part(start..start + len) });
                 for tile in 0..side {
                     let column = (2 * panel + tile) * SIDE;
                     fill(cpu.isa(), tap, step * DEPTH, column, &mut tiles[tile * TILE..], side * TILE);
@@ -94,7 +96,14 @@ impl<T: Element> Weights<T> {
             let per_column = self.taps * steps * 2 * TILE;
             let first = tile * SIDE;
             let columns = (self.columns - first).min(side * SIDE);
-            Panel { tiles: &tiles[tile * per_column..][..side * per_column], first, columns, side, steps }
+            Panel {
+                tiles: &tiles[tile * per_column..][..side * per_column],
+                first,
+                columns,
+                side,
+                taps: self.taps,
+                steps,
+            }
         })
     }
 }
@@ -106,8 +115,13 @@ impl Panel<'_> {
     }
 
     /// Steps of k of one tap.
-    pub(super) fn steps(&self) -> usize {
+    pub(super) fn depth_steps(&self) -> usize {
         self.steps
+    }
+
+    /// Where step `k` of a tap begins, in bytes.
+    pub(super) fn step(&self, k: usize, tap: usize) -> usize {
+        (k * self.taps + tap) * self.step_bytes()
     }
 
     /// The first tile.
