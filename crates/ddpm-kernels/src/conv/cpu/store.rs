@@ -39,57 +39,58 @@ impl<'a, T: Element> Ending<'a, T> {
 
 /// Columns that are stored together.
 const CHUNK: usize = 16;
+/// Columns of a panel at most.
+const MOST: usize = 32;
 
 simd! {
     /// `y = (tile + (bias + channel) + residual)·scale` for some columns of `y [pixels, o]`; `tile` has rows of `width`.
     pub(super) fn store[T: Element](isa, tile: &[T], width: usize, lines: Lines, columns: Range<usize>, e: Ending<'_, T>, y: &mut [T], o: usize) {
-        for first in columns.clone().step_by(CHUNK) {
-            let count = CHUNK.min(columns.end - first);
-            let mut shift = [T::ZERO; CHUNK];
-            for v in [e.bias, e.channel] {
-                for (shift, &v) in shift.iter_mut().zip(v.get(first..first + count).unwrap_or(&[])) {
-                    *shift += v;
-                }
+        let (first, count) = (columns.start, columns.len());
+        let mut shift = [T::ZERO; MOST];
+        for v in [e.bias, e.channel] {
+            for (shift, &v) in shift.iter_mut().zip(v.get(columns.clone()).unwrap_or(&[])) {
+                *shift += v;
             }
-            let shifted = !(e.bias.is_empty() && e.channel.is_empty());
-            for (line, y) in y.chunks_mut(lines.line * o).enumerate() {
-                let tile = &tile[line * lines.pitch * width + first - columns.start..];
-                let residual = e.residual.get(line * lines.line * o..).unwrap_or(&[]);
-                for (x, y) in y.chunks_exact_mut(o).enumerate() {
-                    let (y, from) = (&mut y[first..first + count], &tile[x * width..]);
-                    let residual = residual.get(x * o + first..).unwrap_or(&[]);
-                    if let (Some(y), Some(from)) = (y.first_chunk_mut::<CHUNK>(), from.first_chunk::<CHUNK>()) {
-                        let mut v = *from;
-                        if shifted {
-                            for i in 0..CHUNK {
-                                v[i] += shift[i];
-                            }
-                        }
-                        if let Some(residual) = residual.first_chunk::<CHUNK>() {
-                            for i in 0..CHUNK {
-                                v[i] += residual[i];
-                            }
-                        }
-                        if e.scale != T::ONE {
-                            for v in &mut v {
-                                *v *= e.scale;
-                            }
-                        }
-                        *y = v;
-                    } else {
-                        for (i, y) in y.iter_mut().enumerate() {
-                            let mut v = from[i];
-                            if shifted {
-                                v += shift[i];
-                            }
-                            if let Some(&residual) = residual.get(i) {
-                                v += residual;
-                            }
-                            *y = if e.scale == T::ONE { v } else { v * e.scale };
-                        }
-                    }
+        }
+        let shift = (!(e.bias.is_empty() && e.channel.is_empty())).then_some(&shift[..count]);
+        for (line, y) in y.chunks_mut(lines.line * o).enumerate() {
+            let tile = &tile[line * lines.pitch * width..];
+            let residual = e.residual.get(line * lines.line * o..).unwrap_or(&[]);
+            for (x, (y, from)) in y.chunks_exact_mut(o).zip(tile.chunks_exact(width)).enumerate() {
+                let (y, from) = (&mut y[first..first + count], &from[..count]);
+                let residual = residual.get(x * o + first..x * o + first + count);
+                let (y_chunks, y_rest) = y.as_chunks_mut::<CHUNK>();
+                let (from_chunks, from_rest) = from.as_chunks::<CHUNK>();
+                let mut at = 0;
+                for (y, from) in y_chunks.iter_mut().zip(from_chunks) {
+                    *y = end(*from, shift.and_then(|v| v[at..].first_chunk()), residual.and_then(|v| v[at..].first_chunk()), e.scale);
+                    at += CHUNK;
+                }
+                for (y, &from) in y_rest.iter_mut().zip(from_rest) {
+                    [*y] = end([from], shift.and_then(|v| v[at..].first_chunk()), residual.and_then(|v| v[at..].first_chunk()), e.scale);
+                    at += 1;
                 }
             }
         }
     }
+}
+
+#[inline(always)]
+fn end<T: Element, const N: usize>(
+    mut v: [T; N],
+    shift: Option<&[T; N]>,
+    residual: Option<&[T; N]>,
+    scale: T,
+) -> [T; N] {
+    for add in [shift, residual].into_iter().flatten() {
+        for i in 0..N {
+            v[i] += add[i];
+        }
+    }
+    if scale != T::ONE {
+        for v in &mut v {
+            *v *= scale;
+        }
+    }
+    v
 }

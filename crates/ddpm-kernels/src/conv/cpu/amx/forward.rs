@@ -48,11 +48,16 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
         let of_image = ((lines.len() - 1) * pitch + s.out_w).div_ceil(SIDE);
         let slack = (of_image * SIDE * g.stride + 2 * columns + 2).saturating_sub(half * columns);
         let mut left = Left::new(cpu, s.c, images.len() * image_rows, columns, slack);
-        let mut row = cpu.scratch(super::STRIP * columns * s.c);
+        let strip = super::strip_rows(columns * s.c);
+        let mut row = cpu.scratch(strip * columns * s.c);
         for (i, image) in images.clone().enumerate() {
-            super::strips(from, count, |first, strip| {
+            super::strips(from, count, strip, |first, strip| {
                 let values = &mut row[..strip.len() * columns * s.c];
                 rows.padded(image, strip, (g.before(), columns), 0..s.c, values);
+                if g.stride == 1 {
+                    left.fill(cpu, values, s.c, i * image_rows + first);
+                    return;
+                }
                 for (j, values) in values.chunks_exact(columns * s.c).enumerate() {
                     let r = first + j;
                     left.fill(cpu, values, s.c, i * image_rows + r % g.stride * half + r / g.stride);

@@ -31,8 +31,8 @@ const FASTER: usize = 4;
 const PART_WORK: usize = 5 << 24;
 /// Bytes of packed images and results of a task: they stay in the second-level cache while panels of weights pass.
 const TASK_BYTES: usize = 5 << 18;
-/// Rows of an operand that are made at a time, so that they are split while in the first-level cache; even.
-const STRIP: usize = 2;
+/// Numbers of an operand that are made at a time, so that they are split while in the first-level cache.
+const STRIP: usize = 6 << 10;
 
 /// What multiplies, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,13 +60,18 @@ fn cut<T: Element>(cpu: &Cpu<T>, s: &Sizes, (height, width): (usize, usize), pix
     Cut::by_images(s.n, height, height.div_ceil(parts), images, cpu.threads())
 }
 
-/// Calls `make(rows done, rows)` for strips of `count` rows from `from` on; a strip ends before an even row, so that rows that
-/// an enlarged operand makes twice are made together.
-fn strips(from: isize, count: usize, mut make: impl FnMut(usize, Range<isize>)) {
+/// Rows of `numbers` numbers that are made at a time: an even number of them.
+fn strip_rows(numbers: usize) -> usize {
+    (STRIP / numbers.max(1)).max(2) / 2 * 2
+}
+
+/// Calls `make(rows done, rows)` for strips of `count` rows from `from` on, at most `strip` each; a strip ends before an even
+/// row, so that rows that an enlarged operand makes twice are made together.
+fn strips(from: isize, count: usize, strip: usize, mut make: impl FnMut(usize, Range<isize>)) {
     let end = from + count as isize;
     let mut first = from;
     while first < end {
-        let next = (first + STRIP as isize - first.rem_euclid(2)).min(end);
+        let next = (first + strip as isize - first.rem_euclid(2)).min(end);
         make((first - from) as usize, first..next);
         first = next;
     }

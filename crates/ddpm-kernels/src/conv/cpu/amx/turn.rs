@@ -35,12 +35,11 @@ pub(super) fn turn<T: Element>(
             let start = channel * to.row + at + first;
             let from = &from[first * stride + channel..];
             #[cfg(target_arch = "x86_64")]
-            if let (true, true, Some(from)) = (has_avx512(isa), positions == SIDE && channels == SIDE, T::as_f32(from))
-            {
-                assert!(from.len() > (SIDE - 1) * stride + SIDE - 1);
-                assert!(out.len() >= start + (SIDE - 1) * to.row + to.low + SIDE);
+            if let (true, Some(from)) = (has_avx512(isa), T::as_f32(from)) {
+                assert!(from.len() >= (positions - 1) * stride + channels);
+                assert!(out.len() >= start + (channels - 1) * to.row + to.low + positions);
                 // SAFETY: the machine has AVX-512; what is read and written lies in the slices, as asserted.
-                unsafe { avx512::turn(from.as_ptr(), stride, out.as_mut_ptr().add(start), to) };
+                unsafe { avx512::turn(from.as_ptr(), stride, (positions, channels), out.as_mut_ptr().add(start), to) };
                 continue;
             }
             let mut square: Square = [[0; SIDE]; SIDE];
@@ -137,21 +136,30 @@ mod avx512 {
     }
 
     /// # Safety
-    /// 16 rows of 16 numbers, `stride` apart, must be readable; 16 numbers of 16 rows in both parts of `out` writable.
-    #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn turn(from: *const f32, stride: usize, out: *mut u16, to: Turned) {
+    /// `positions` rows of `channels` numbers (up to 16), `stride` apart, must be readable; `positions` numbers of as many rows
+    /// writable in both parts of `out`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(super) unsafe fn turn(
+        from: *const f32,
+        stride: usize,
+        (positions, channels): (usize, usize),
+        out: *mut u16,
+        to: Turned,
+    ) {
+        let first = |count: usize| ((1u32 << count) - 1) as u16;
         let mut rows = [_mm512_setzero_si512(); SIDE];
-        for (i, row) in rows.iter_mut().enumerate() {
+        for (i, row) in rows.iter_mut().enumerate().take(positions) {
             // SAFETY: the caller's promise.
-            let (high, low) = parts(unsafe { _mm512_loadu_ps(from.add(i * stride)) });
+            let (high, low) = parts(unsafe { _mm512_maskz_loadu_ps(first(channels), from.add(i * stride)) });
             *row = _mm512_or_si512(high, _mm512_slli_epi32::<16>(low));
         }
-        for (j, row) in transpose(rows).into_iter().enumerate() {
+        for (j, row) in transpose(rows).into_iter().enumerate().take(channels) {
+            let (high, low) = (_mm512_cvtepi32_epi16(row), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(row)));
             // SAFETY: the caller's promise.
             unsafe {
-                let out = out.add(j * to.row);
-                _mm256_storeu_si256(out.cast(), _mm512_cvtepi32_epi16(row));
-                _mm256_storeu_si256(out.add(to.low).cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(row)));
+                let out = out.add(j * to.row).cast();
+                _mm256_mask_storeu_epi16(out, first(positions), high);
+                _mm256_mask_storeu_epi16(out.add(to.low), first(positions), low);
             }
         }
     }

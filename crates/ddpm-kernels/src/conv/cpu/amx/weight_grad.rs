@@ -1,4 +1,5 @@
-use ddpm_tensor::cpu::CpuBuffer;
+use std::ops::Range;
+
 use ddpm_tensor::cpu::disjoint::DisjointMut;
 use ddpm_tensor::{Cpu, Element, View};
 
@@ -13,8 +14,12 @@ use crate::sums::GROUP;
 
 /// Steps of k (of 32 positions) before the next tap: what they read stays near.
 const CHUNK: usize = 4;
-/// Bytes of packed images at once, where several groups fit.
-const PACKED_BYTES: usize = 64 << 20;
+/// Side of a block of sums.
+const BLOCK: usize = 2 * SIDE;
+/// Bytes of packed images that are multiplied before the next are packed: about what second-level caches hold.
+const PACKED_BYTES: usize = 8 << 20;
+/// Bytes of a group's sums, up to which one thread does all of the group: sums and an image stay in its cache.
+const SUMS_BYTES: usize = 1 << 20;
 
 /// How an image's positions are counted: those of the padded operand, with a stride even rows and columns apart from odd ones.
 #[derive(Debug, Clone, Copy)]
@@ -58,101 +63,166 @@ pub(in crate::conv::cpu) fn weight_grad<T: Element>(
 ) {
     assert!(size_of::<T>() == size_of::<f32>(), "tiles hold parts of f32");
     let rows = Rows::new(cpu, x);
-    let at = Positions::new(s);
-    let (c, o) = (s.c.next_multiple_of(SIDE), s.o.next_multiple_of(SIDE));
-    // numbers of T that an image's packed operand and gradient take: two of bf16 in each
-    let (x_len, dy_len) = (c * at.stored, o * at.summed);
-    let groups_at_once = (PACKED_BYTES / (GROUP * (x_len + dy_len) * size_of::<T>())).max(1);
-    for images in 0..s.n.div_ceil(GROUP * groups_at_once) {
-        let images = images * GROUP * groups_at_once..((images + 1) * GROUP * groups_at_once).min(s.n);
-        let mut left = cpu.scratch(images.len() * x_len);
-        let mut right = cpu.scratch(images.len() * dy_len);
-        let (left_out, right_out) = (DisjointMut::new(&mut left), DisjointMut::new(&mut right));
-        cpu.parallel(images.len(), images.len() * s.h * s.w * s.c * 2, |i| {
-            // SAFETY: each image has its own part.
-            let (left, right) =
-                unsafe { (left_out.part(i * x_len..(i + 1) * x_len), right_out.part(i * dy_len..(i + 1) * dy_len)) };
-            pack_operand(cpu, s, at, &rows, images.start + i, bytemuck::cast_slice_mut(left));
-            pack_gradient(cpu, s, at, dy.as_slice(), images.start + i, bytemuck::cast_slice_mut(right));
+    let job = Job::new(engine, s);
+    let groups = s.n.div_ceil(GROUP);
+    let mut sums = cpu.scratch(groups * job.sums_len());
+    let out = DisjointMut::new(&mut sums);
+    let of_group = |group: usize| group * GROUP..((group + 1) * GROUP).min(s.n);
+    let pack = |image: usize, left: &mut [T], right: &mut [T]| {
+        pack_operand(cpu, s, job.at, &rows, image, bytemuck::cast_slice_mut(left));
+        pack_gradient(cpu, s, job.at, dy.as_slice(), image, bytemuck::cast_slice_mut(right));
+    };
+    let (x_len, dy_len) = (job.x_len(), job.dy_len());
+    // which thread computes what changes no sum: each is a chain over the images of a group, in order
+    if groups >= cpu.threads() && job.sums_len() * size_of::<T>() <= SUMS_BYTES {
+        cpu.parallel(groups, s.nanoseconds() / super::FASTER, |group| {
+            let (mut left, mut right) = (cpu.scratch(x_len), cpu.scratch(dy_len));
+            // SAFETY: each group has its own sums.
+            let sums = unsafe { out.part(group * job.sums_len()..(group + 1) * job.sums_len()) };
+            let sums = DisjointMut::new(sums);
+            for image in of_group(group) {
+                pack(image, &mut left, &mut right);
+                let add = image > of_group(group).start;
+                job.multiply(&left, &right, (0..job.c_blocks, 0..job.o_blocks), 0..job.taps, &sums, add);
+            }
         });
-        let sums = products(engine, cpu, s, at, images.len(), &left, &right);
-        add_groups(cpu, s, &sums, dw);
+    } else {
+        let at_once =
+            (PACKED_BYTES / ((x_len + dy_len) * size_of::<T>())).clamp(cpu.threads(), GROUP.max(cpu.threads()));
+        let (mut left, mut right) = (cpu.scratch(at_once * x_len), cpu.scratch(at_once * dy_len));
+        for group in 0..groups {
+            // SAFETY: groups come one after the other.
+            let sums = DisjointMut::new(unsafe { out.part(group * job.sums_len()..(group + 1) * job.sums_len()) });
+            for first in of_group(group).step_by(at_once) {
+                let images = first..(first + at_once).min(of_group(group).end);
+                let (left_out, right_out) = (DisjointMut::new(&mut left), DisjointMut::new(&mut right));
+                cpu.parallel(images.len(), images.len() * s.h * s.w * s.c * 2, |i| {
+                    // SAFETY: each image has its own part.
+                    let (left, right) = unsafe {
+                        (left_out.part(i * x_len..(i + 1) * x_len), right_out.part(i * dy_len..(i + 1) * dy_len))
+                    };
+                    pack(first + i, left, right);
+                });
+                let work = s.nanoseconds() / super::FASTER * images.len() / s.n;
+                let (tasks, task) = job.tasks();
+                cpu.parallel(tasks, work, |index| {
+                    let (blocks, taps) = task(index);
+                    for i in 0..images.len() {
+                        let left = &left[i * x_len..(i + 1) * x_len];
+                        let right = &right[i * dy_len..(i + 1) * dy_len];
+                        let add = first + i > of_group(group).start;
+                        job.multiply(left, right, blocks.clone(), taps.clone(), &sums, add);
+                    }
+                });
+            }
+        }
     }
+    add_groups(cpu, s, &sums, dw);
 }
 
-/// Side of a block of sums.
-const BLOCK: usize = 2 * SIDE;
+/// Blocks of channels of the operand and of the gradient.
+type Blocks = (Range<usize>, Range<usize>);
 
-/// The sums of each group, `[group][block of c][block of o][tap][32][32]`.
-fn products<T: Element>(
+/// The products of one convolution: sums are `[block of c][block of o][tap][32][32]`.
+#[derive(Debug, Clone, Copy)]
+struct Job {
     engine: Engine,
-    cpu: &Cpu<T>,
-    s: &Sizes,
     at: Positions,
-    images: usize,
-    left: &[T],
-    right: &[T],
-) -> CpuBuffer<T> {
-    let taps = s.g.kernel * s.g.kernel;
-    let (c, o) = (s.c.next_multiple_of(SIDE), s.o.next_multiple_of(SIDE));
-    let (x_len, dy_len) = (left.len() / images, right.len() / images);
-    let (c_blocks, o_blocks) = (c.div_ceil(BLOCK), o.div_ceil(BLOCK));
-    let groups = images.div_ceil(GROUP);
-    let group_len = c_blocks * o_blocks * taps * BLOCK * BLOCK;
-    // a task takes several blocks where there are many, so that an image is read less often, and shares taps where there are few
-    let side = if c_blocks * o_blocks >= 16 { 2 } else { 1 };
-    let tap_parts = if c_blocks * o_blocks < 4 { s.g.kernel } else { 1 };
-    let (c_tasks, o_tasks) = (c_blocks.div_ceil(side), o_blocks.div_ceil(side));
-    let tasks = c_tasks * o_tasks * tap_parts;
-    let steps_of_image = at.summed / DEPTH;
-    let mut sums = cpu.scratch(groups * group_len);
-    let out = DisjointMut::new(&mut sums);
-    cpu.parallel(groups * tasks, s.nanoseconds() / super::FASTER, |task| {
-        let (group, task) = (task / tasks, task % tasks);
-        let (tap_part, task) = (task % tap_parts, task / tap_parts);
-        let taps_of_task = tap_part * taps / tap_parts..(tap_part + 1) * taps / tap_parts;
-        let blocks_of = |task: usize, blocks: usize| task * side..((task + 1) * side).min(blocks);
-        let tiles = engine.tiles();
+    kernel: usize,
+    taps: usize,
+    /// Channels, in whole tiles.
+    c: usize,
+    o: usize,
+    c_blocks: usize,
+    o_blocks: usize,
+}
+
+impl Job {
+    fn new(engine: Engine, s: &Sizes) -> Self {
+        let (c, o) = (s.c.next_multiple_of(SIDE), s.o.next_multiple_of(SIDE));
+        let (kernel, at) = (s.g.kernel, Positions::new(s));
+        let (c_blocks, o_blocks) = (c.div_ceil(BLOCK), o.div_ceil(BLOCK));
+        Self { engine, at, kernel, taps: kernel * kernel, c, o, c_blocks, o_blocks }
+    }
+
+    fn sums_len(&self) -> usize {
+        self.c_blocks * self.o_blocks * self.taps * BLOCK * BLOCK
+    }
+
+    /// Numbers of f32 that one image's operand takes: two of bf16 in each.
+    fn x_len(&self) -> usize {
+        self.c * self.at.stored
+    }
+
+    /// The same for its gradient.
+    fn dy_len(&self) -> usize {
+        self.o * self.at.summed
+    }
+
+    /// Tasks that have sums of their own: several blocks each where there are many, so that an image is read less often; some of
+    /// the taps where there are few.
+    fn tasks(self) -> (usize, impl Fn(usize) -> (Blocks, Range<usize>)) {
+        let side = if self.c_blocks * self.o_blocks >= 16 { 2 } else { 1 };
+        let tap_parts = if self.c_blocks * self.o_blocks < 4 { self.kernel } else { 1 };
+        let (c_tasks, o_tasks) = (self.c_blocks.div_ceil(side), self.o_blocks.div_ceil(side));
+        let blocks = move |task: usize, blocks: usize| task * side..((task + 1) * side).min(blocks);
+        let task = move |task: usize| {
+            let (tap_part, task) = (task % tap_parts, task / tap_parts);
+            let taps = tap_part * self.taps / tap_parts..(tap_part + 1) * self.taps / tap_parts;
+            ((blocks(task / o_tasks, self.c_blocks), blocks(task % o_tasks, self.o_blocks)), taps)
+        };
+        (c_tasks * o_tasks * tap_parts, task)
+    }
+
+    /// Adds the products of one image (or begins with them).
+    fn multiply<T: Element>(
+        &self,
+        left: &[T],
+        right: &[T],
+        (c_blocks, o_blocks): Blocks,
+        taps: Range<usize>,
+        sums: &DisjointMut<'_, T>,
+        add: bool,
+    ) {
+        let at = self.at;
+        let steps_of_image = at.summed / DEPTH;
+        let tiles = self.engine.tiles();
         let mut steps = Vec::with_capacity(CHUNK);
-        for image in group * GROUP..((group + 1) * GROUP).min(images) {
-            for c_block in blocks_of(task / o_tasks, c_blocks) {
-                for o_block in blocks_of(task % o_tasks, o_blocks) {
-                    let (c_first, o_first) = (c_block * BLOCK, o_block * BLOCK);
-                    let a = &left[image * x_len + c_first * at.stored / 2..(image + 1) * x_len];
-                    let b = &right[image * dy_len + o_first * at.summed / 2..(image + 1) * dy_len];
-                    let start = group * group_len + (c_block * o_blocks + o_block) * taps * BLOCK * BLOCK;
-                    for first in (0..steps_of_image).step_by(CHUNK) {
-                        for tap in taps_of_task.clone() {
-                            let shift = at.of(tap / s.g.kernel, tap % s.g.kernel);
-                            let chunk = first..(first + CHUNK).min(steps_of_image);
-                            steps.clear();
-                            steps.extend(chunk.map(|k| Step { a: (shift + k * DEPTH) * 2, b: k * TILE_BYTES }));
-                            let start = start + tap * BLOCK * BLOCK;
-                            // SAFETY: only this task has this block's tap.
-                            let out = unsafe { out.part(start..start + BLOCK * BLOCK) };
-                            let t = Block {
-                                a: a.as_ptr().cast(),
-                                a_row: at.stored * 2,
-                                a_tile: SIDE * at.stored * 2,
-                                a_low: c * at.stored * 2,
-                                b: b.as_ptr().cast(),
-                                b_tile: SIDE * at.summed * 2,
-                                b_low: o * at.summed * 2,
-                                out: out.as_mut_ptr().cast(),
-                                out_row: BLOCK,
-                                rows: ((c - c_first) / SIDE).min(2),
-                                columns: ((o - o_first) / SIDE).min(2),
-                            };
-                            // SAFETY: shifted positions end before the stored ones do (`Positions::new`), blocks before the
-                            // last channel; T is f32.
-                            unsafe { tiles.run(&steps, t, image > group * GROUP || first > 0) };
-                        }
-                    }
+        for (c_block, o_block) in c_blocks.flat_map(|c| o_blocks.clone().map(move |o| (c, o))) {
+            let (c_first, o_first) = (c_block * BLOCK, o_block * BLOCK);
+            // parts of 16 bits: two of them in a number
+            let a = &left[c_first * at.stored / 2..self.x_len()];
+            let b = &right[o_first * at.summed / 2..self.dy_len()];
+            let start = (c_block * self.o_blocks + o_block) * self.taps * BLOCK * BLOCK;
+            for first in (0..steps_of_image).step_by(CHUNK) {
+                for tap in taps.clone() {
+                    let shift = at.of(tap / self.kernel, tap % self.kernel);
+                    let chunk = first..(first + CHUNK).min(steps_of_image);
+                    steps.clear();
+                    steps.extend(chunk.map(|k| Step { a: (shift + k * DEPTH) * 2, b: k * TILE_BYTES }));
+                    let start = start + tap * BLOCK * BLOCK;
+                    // SAFETY: tasks have different blocks or taps.
+                    let out = unsafe { sums.part(start..start + BLOCK * BLOCK) };
+                    let t = Block {
+                        a: a.as_ptr().cast(),
+                        a_row: at.stored * 2,
+                        a_tile: SIDE * at.stored * 2,
+                        a_low: self.c * at.stored * 2,
+                        b: b.as_ptr().cast(),
+                        b_tile: SIDE * at.summed * 2,
+                        b_low: self.o * at.summed * 2,
+                        out: out.as_mut_ptr().cast(),
+                        out_row: BLOCK,
+                        rows: ((self.c - c_first) / SIDE).min(2),
+                        columns: ((self.o - o_first) / SIDE).min(2),
+                    };
+                    // SAFETY: shifted positions end before the stored ones do (`Positions::new`), blocks before the last
+                    // channel; T is f32.
+                    unsafe { tiles.run(&steps, t, add || first > 0) };
                 }
             }
         }
-    });
-    sums
+    }
 }
 
 /// One image's operand: rows of channels whose columns are positions, high parts then low parts.
@@ -170,9 +240,10 @@ fn pack_operand<T: Element>(cpu: &Cpu<T>, s: &Sizes, at: Positions, rows: &Rows<
             row[phases * at.rows * at.columns..].fill(0);
         }
     }
-    let mut values = cpu.scratch(super::STRIP * columns * s.c);
+    let strip = super::strip_rows(columns * s.c);
+    let mut values = cpu.scratch(strip * columns * s.c);
     let count = s.h + g.before() + g.after();
-    strips(-(g.before() as isize), count, |first, strip| {
+    strips(-(g.before() as isize), count, strip, |first, strip| {
         let strip_rows = strip.len();
         let values = &mut values[..strip_rows * columns * s.c];
         rows.padded(image, strip, (g.before(), columns), 0..s.c, values);
