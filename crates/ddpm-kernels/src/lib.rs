@@ -20,6 +20,7 @@ mod backend;
 pub mod conv;
 mod cpu;
 mod error;
+mod lanes;
 pub mod loss;
 pub mod noise;
 mod operand;

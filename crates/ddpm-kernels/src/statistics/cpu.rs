@@ -3,6 +3,7 @@ use ddpm_tensor::{Cpu, Element, Tensor, View, simd};
 
 use crate::KernelError;
 use crate::error::expect;
+use crate::lanes::{LANES, groups};
 
 /// Elements of a task: some rows of one image.
 const TASK_ELEMENTS: usize = 1 << 14;
@@ -10,23 +11,37 @@ const TASK_ELEMENTS: usize = 1 << 14;
 simd! {
     /// Mean and M2 of each channel over some pixels: `out` is `[2][C]`.
     pub(crate) fn of_pixels[T: Element](isa, x: &[T], c: usize, out: &mut [T]) {
-        let (mean, m2) = out.split_at_mut(c);
-        let (mean, m2) = (&mut mean[..c], &mut m2[..c]);
-        mean.fill(T::ZERO);
-        m2.fill(T::ZERO);
-        for pixel in x.chunks_exact(c) {
-            for i in 0..c {
-                mean[i] += pixel[i];
-            }
-        }
+        let (means, m2s) = out.split_at_mut(c);
         let count = T::of((x.len() / c) as f64);
-        for m in mean.iter_mut() {
-            *m = *m / count;
-        }
-        for pixel in x.chunks_exact(c) {
-            for i in 0..c {
-                let d = pixel[i] - mean[i];
+        for (first, some) in groups(c) {
+            let mut mean = [T::ZERO; LANES];
+            each_pixel(x, c, first, some, |i, x| mean[i] += x);
+            for m in &mut mean {
+                *m = *m / count;
+            }
+            let mut m2 = [T::ZERO; LANES];
+            each_pixel(x, c, first, some, |i, x| {
+                let d = x - mean[i];
                 m2[i] = d.fma(d, m2[i]);
+            });
+            means[first..first + some].copy_from_slice(&mean[..some]);
+            m2s[first..first + some].copy_from_slice(&m2[..some]);
+        }
+    }
+}
+
+/// Calls `f(i, x)` for 16 (or the `count` last) channels from `first` on of each pixel.
+#[inline(always)]
+fn each_pixel<T: Element>(x: &[T], c: usize, first: usize, count: usize, mut f: impl FnMut(usize, T)) {
+    for pixel in x.chunks_exact(c) {
+        let x = &pixel[first..];
+        if let (LANES, Some(x)) = (count, x.first_chunk::<LANES>()) {
+            for (i, &x) in x.iter().enumerate() {
+                f(i, x);
+            }
+        } else {
+            for (i, &x) in x[..count].iter().enumerate() {
+                f(i, x);
             }
         }
     }

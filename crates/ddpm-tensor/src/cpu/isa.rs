@@ -19,7 +19,7 @@ pub enum Set {
     Avx2,
     /// AVX-512 F, BW, DQ and VL: 16 lanes.
     Avx512,
-    /// AVX-512 and AMX's tiles of bf16.
+    /// AVX-512 with its conversions to bf16, and AMX's tiles of them.
     Amx,
 }
 
@@ -40,7 +40,7 @@ fn present(set: Set) -> bool {
                 && is_x86_feature_detected!("avx512vl")
         }
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        Set::Amx => present(Set::Avx512) && *AMX.get_or_init(amx),
+        Set::Amx => present(Set::Avx512) && is_x86_feature_detected!("avx512bf16") && *AMX.get_or_init(amx),
         #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
         _ => false,
     }

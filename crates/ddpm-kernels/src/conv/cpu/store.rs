@@ -5,6 +5,7 @@ use std::ops::Range;
 use ddpm_tensor::{Cpu, Element, simd};
 
 use crate::Epilogue;
+use crate::lanes::{LANES, Strided, groups, map};
 
 /// Where the rows of a product lie: `line` that count, then (with another `pitch`) some that do not.
 #[derive(Debug, Clone, Copy)]
@@ -37,60 +38,43 @@ impl<'a, T: Element> Ending<'a, T> {
     }
 }
 
-/// Columns that are stored together.
-const CHUNK: usize = 16;
-/// Columns of a panel at most.
-const MOST: usize = 32;
-
 simd! {
     /// `y = (tile + (bias + channel) + residual)·scale` for some columns of `y [pixels, o]`; `tile` has rows of `width`.
     pub(super) fn store[T: Element](isa, tile: &[T], width: usize, lines: Lines, columns: Range<usize>, e: Ending<'_, T>, y: &mut [T], o: usize) {
-        let (first, count) = (columns.start, columns.len());
-        let mut shift = [T::ZERO; MOST];
-        for v in [e.bias, e.channel] {
-            for (shift, &v) in shift.iter_mut().zip(v.get(columns.clone()).unwrap_or(&[])) {
-                *shift += v;
-            }
-        }
-        let shift = (!(e.bias.is_empty() && e.channel.is_empty())).then_some(&shift[..count]);
-        for (line, y) in y.chunks_mut(lines.line * o).enumerate() {
-            let tile = &tile[line * lines.pitch * width..];
-            let residual = e.residual.get(line * lines.line * o..).unwrap_or(&[]);
-            for (x, (y, from)) in y.chunks_exact_mut(o).zip(tile.chunks_exact(width)).enumerate() {
-                let (y, from) = (&mut y[first..first + count], &from[..count]);
-                let residual = residual.get(x * o + first..x * o + first + count);
-                let (y_chunks, y_rest) = y.as_chunks_mut::<CHUNK>();
-                let (from_chunks, from_rest) = from.as_chunks::<CHUNK>();
-                let mut at = 0;
-                for (y, from) in y_chunks.iter_mut().zip(from_chunks) {
-                    *y = end(*from, shift.and_then(|v| v[at..].first_chunk()), residual.and_then(|v| v[at..].first_chunk()), e.scale);
-                    at += CHUNK;
-                }
-                for (y, &from) in y_rest.iter_mut().zip(from_rest) {
-                    [*y] = end([from], shift.and_then(|v| v[at..].first_chunk()), residual.and_then(|v| v[at..].first_chunk()), e.scale);
-                    at += 1;
+        for (at, some) in groups(columns.len()) {
+            let first = columns.start + at;
+            let mut shift = [T::ZERO; LANES];
+            for v in [e.bias, e.channel] {
+                for (shift, &v) in shift.iter_mut().zip(v.get(first..first + some).unwrap_or(&[])) {
+                    *shift += v;
                 }
             }
+            let stored = |i: usize, v: T| (v + shift[i]) * e.scale;
+            for (line, y) in y.chunks_mut(lines.line * o).enumerate() {
+                let tile = &tile[line * lines.pitch * width..];
+                let tile = Strided { values: &tile[..width * (y.len() / o)], stride: width, offset: at };
+                if e.residual.is_empty() {
+                    map(tile, y, (o, first), (0, some), stored);
+                } else {
+                    let residual = &e.residual[line * lines.line * o..];
+                    let rows = tile.values.chunks_exact(width).zip(y.chunks_exact_mut(o).zip(residual.chunks_exact(o)));
+                    for (from, (y, residual)) in rows {
+                        let (from, y, residual) = (&from[at..], &mut y[first..], &residual[first..]);
+                        let stored = |i: usize, v: T, r: T| (v + shift[i] + r) * e.scale;
+                        if let (LANES, Some(from), Some(y), Some(residual)) =
+                            (some, from.first_chunk::<LANES>(), y.first_chunk_mut::<LANES>(), residual.first_chunk::<LANES>())
+                        {
+                            for i in 0..LANES {
+                                y[i] = stored(i, from[i], residual[i]);
+                            }
+                        } else {
+                            for i in 0..some {
+                                y[i] = stored(i, from[i], residual[i]);
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
-}
-
-#[inline(always)]
-fn end<T: Element, const N: usize>(
-    mut v: [T; N],
-    shift: Option<&[T; N]>,
-    residual: Option<&[T; N]>,
-    scale: T,
-) -> [T; N] {
-    for add in [shift, residual].into_iter().flatten() {
-        for i in 0..N {
-            v[i] += add[i];
-        }
-    }
-    if scale != T::ONE {
-        for v in &mut v {
-            *v *= scale;
-        }
-    }
-    v
 }

@@ -5,7 +5,7 @@ use ddpm_tensor::{Isa, Precision};
 use super::*;
 use crate::testing::{cpu_with, relative_norm};
 
-/// Largest relative norm of an error in precision `f32`; 4.1e-6 was seen.
+/// Largest relative norm of an error in precision `f32`; 5.6e-6 was seen, in sums that nearly cancel.
 const F32: f64 = 8e-6;
 
 /// Sizes and channels that fill no tile, in all geometries and with all options.
@@ -64,7 +64,8 @@ fn engines_are_as_exact_as_promised() {
             }
         }
     }
-    eprintln!("largest relative norm of an error: {worst:.1e}");
+    // the bound is near what is seen
+    assert!(worst > F32 / 8.0, "largest relative norm of an error: {worst:.1e}");
 }
 
 #[test]

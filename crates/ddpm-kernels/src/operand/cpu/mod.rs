@@ -10,9 +10,10 @@ use ddpm_tensor::cpu::disjoint::DisjointMut;
 use ddpm_tensor::{Cpu, Element, Tensor, View, simd};
 
 pub(crate) use self::cut::Cut;
+use self::rows::Coefficients;
 pub(crate) use self::rows::Rows;
-use self::rows::{Coefficients, Strided};
 use crate::error::expect;
+use crate::lanes::{LANES, Strided, groups, lanes, map};
 use crate::operand::{Operand, Parts, Pulled};
 use crate::{KernelError, sums};
 
@@ -195,25 +196,35 @@ pub(crate) fn grad<T: Element>(
 
 simd! {
     fn finish[T: Element](isa, x: &[T], g: Strided<'_, T>, norm: Option<(Coefficients<'_, T>, &[T], &[T])>, add: &[T], count: usize, out: &mut [T]) {
-        let pixels = g.values.chunks_exact(g.stride).zip(x.chunks_exact(count)).zip(out.chunks_exact_mut(count));
-        for (pixel, ((all, x), out)) in pixels.enumerate() {
-            let g = &all[g.offset..g.offset + count];
+        for (first, some) in groups(count) {
             if let Some((k, mean_g, mean_gx)) = norm {
-                let (mean, rstd) = (&k.mean[..count], &k.rstd[..count]);
-                let (mean_g, mean_gx) = (&mean_g[..count], &mean_gx[..count]);
-                for i in 0..count {
-                    let x_hat = (x[i] - mean[i]) * rstd[i];
-                    out[i] = rstd[i] * (-x_hat).fma(mean_gx[i], g[i] - mean_g[i]);
+                let (mean, rstd) = (lanes(k.mean, first), lanes(k.rstd, first));
+                let (mean_g, mean_gx) = (lanes(mean_g, first), lanes(mean_gx, first));
+                let pixels = g.values.chunks_exact(g.stride).zip(x.chunks_exact(count)).zip(out.chunks_exact_mut(count));
+                for ((g_row, x), out) in pixels {
+                    let (g, x, out) = (&g_row[g.offset + first..], &x[first..], &mut out[first..]);
+                    let f = |i: usize, g: T, x: T| {
+                        let x_hat = (x - mean[i]) * rstd[i];
+                        rstd[i] * (-x_hat).fma(mean_gx[i], g - mean_g[i])
+                    };
+                    if let (LANES, Some(g), Some(x), Some(out)) =
+                        (some, g.first_chunk::<LANES>(), x.first_chunk::<LANES>(), out.first_chunk_mut::<LANES>())
+                    {
+                        for i in 0..LANES {
+                            out[i] = f(i, g[i], x[i]);
+                        }
+                    } else {
+                        for i in 0..some {
+                            out[i] = f(i, g[i], x[i]);
+                        }
+                    }
                 }
             } else {
-                out.copy_from_slice(g);
+                map(g, out, (count, 0), (first, some), |_, g| g);
             }
-            if !add.is_empty() {
-                let add = &add[pixel * count..][..count];
-                for i in 0..count {
-                    out[i] += add[i];
-                }
-            }
+        }
+        for (out, &add) in out.iter_mut().zip(add) {
+            *out += add;
         }
     }
 }

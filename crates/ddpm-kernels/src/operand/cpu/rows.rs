@@ -5,6 +5,7 @@ use std::ops::Range;
 use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::{Cpu, Element, Isa, View, simd};
 
+use crate::lanes::{LANES, Strided, groups, lanes, map};
 use crate::operand::{Dropout, Operand, Parts};
 
 /// Elements of a task: some rows of one image, a matter of its shape alone.
@@ -179,12 +180,11 @@ impl<'a, T: Element> Rows<'a, T> {
         for (i, y) in stored_rows.enumerate() {
             let g = &mut g[i * w * c..][..w * c];
             if self.nearest_2x {
-                let two = &dv[i * 4 * w * c..][..4 * w * c];
-                for x in 0..w {
-                    for k in 0..c {
-                        let at = |row: usize, column: usize| two[(row * 2 * w + 2 * x + column) * c + k];
-                        g[x * c + k] = (at(0, 0) + at(0, 1)) + (at(1, 0) + at(1, 1));
-                    }
+                let (above, below) = dv[i * 4 * w * c..][..4 * w * c].split_at(2 * w * c);
+                for (g, (above, below)) in
+                    g.chunks_exact_mut(c).zip(above.chunks_exact(2 * c).zip(below.chunks_exact(2 * c)))
+                {
+                    sum_four(self.isa, above, below, g);
                 }
             }
             if let Some(dropout) = self.dropout {
@@ -215,35 +215,26 @@ impl<'a, T: Element> Rows<'a, T> {
     }
 }
 
-/// Pixels of which some channels are read: `values[pixel · stride + offset + c]`.
-#[derive(Clone, Copy)]
-pub(super) struct Strided<'a, T> {
-    pub(super) values: &'a [T],
-    pub(super) stride: usize,
-    pub(super) offset: usize,
-}
-
 simd! {
     fn activate[T: Element](isa, from: Strided<'_, T>, count: usize, norm: Option<Coefficients<'_, T>>, silu: bool, out: &mut [T], width: usize, at: usize) {
-        for (from, out) in from.values.chunks_exact(from.stride).zip(out.chunks_exact_mut(width)) .map(|(f, o)| (&f[from.offset..from.offset + count], &mut o[at..at + count])) {
-            if let Some(k) = norm {
-                let (mean, slope, shift) = (&k.mean[..count], &k.slope[..count], &k.shift[..count]);
+        for (first, some) in groups(count) {
+            let (to, channels) = ((width, at), (first, some));
+            let Some(k) = norm else {
                 if silu {
-                    for i in 0..count {
-                        let n = (from[i] - mean[i]).fma(slope[i], shift[i]);
-                        out[i] = n * n.sigmoid();
-                    }
+                    map(from, out, to, channels, |_, x| x * x.sigmoid());
                 } else {
-                    for i in 0..count {
-                        out[i] = (from[i] - mean[i]).fma(slope[i], shift[i]);
-                    }
+                    map(from, out, to, channels, |_, x| x);
                 }
-            } else if silu {
-                for i in 0..count {
-                    out[i] = from[i] * from[i].sigmoid();
-                }
+                continue;
+            };
+            let (mean, slope, shift) = (lanes(k.mean, first), lanes(k.slope, first), lanes(k.shift, first));
+            if silu {
+                map(from, out, to, channels, |i, x| {
+                    let n = (x - mean[i]).fma(slope[i], shift[i]);
+                    n * n.sigmoid()
+                });
             } else {
-                out.copy_from_slice(from);
+                map(from, out, to, channels, |i, x| (x - mean[i]).fma(slope[i], shift[i]));
             }
         }
     }
@@ -251,27 +242,55 @@ simd! {
 
 simd! {
     fn pull_back[T: Element](isa, from: Strided<'_, T>, count: usize, norm: Option<Coefficients<'_, T>>, silu: bool, g: &mut [T], width: usize, at: usize, sums: (&mut [T], &mut [T])) {
-        for (from, g) in from.values.chunks_exact(from.stride).zip(g.chunks_exact_mut(width)).map(|(f, o)| (&f[from.offset..from.offset + count], &mut o[at..at + count])) {
-            if let Some(k) = norm {
-                let (mean, slope, shift) = (&k.mean[..count], &k.slope[..count], &k.shift[..count]);
-                let (rstd, gamma) = (&k.rstd[..count], &k.gamma[..count]);
-                let (zero, one) = (&mut sums.0[..count], &mut sums.1[..count]);
-                for i in 0..count {
-                    let centred = from[i] - mean[i];
-                    let mut dn = g[i];
-                    if silu {
-                        let n = centred.fma(slope[i], shift[i]);
-                        dn *= silu_slope(n);
+        for (first, some) in groups(count) {
+            let pixels = from.values.chunks_exact(from.stride).zip(g.chunks_exact_mut(width));
+            let pixels = pixels.map(|(x, g)| (&x[from.offset + first..], &mut g[at + first..]));
+            let Some(k) = norm else {
+                for (x, g) in pixels {
+                    for (g, &x) in g[..some].iter_mut().zip(x) {
+                        *g *= silu_slope(x);
                     }
-                    zero[i] += dn;
-                    one[i] = dn.fma(centred * rstd[i], one[i]);
-                    g[i] = dn * gamma[i];
                 }
-            } else {
-                for i in 0..count {
-                    g[i] *= silu_slope(from[i]);
+                continue;
+            };
+            let (mean, slope, shift) = (lanes(k.mean, first), lanes(k.slope, first), lanes(k.shift, first));
+            let (rstd, gamma) = (lanes(k.rstd, first), lanes(k.gamma, first));
+            let (mut zero, mut one) = (lanes(sums.0, first), lanes(sums.1, first));
+            let mut pull = |i: usize, x: T, g: T| {
+                let centred = x - mean[i];
+                let mut dn = g;
+                if silu {
+                    dn *= silu_slope(centred.fma(slope[i], shift[i]));
+                }
+                zero[i] += dn;
+                one[i] = dn.fma(centred * rstd[i], one[i]);
+                dn * gamma[i]
+            };
+            for (x, g) in pixels {
+                if let (LANES, Some(x), Some(g)) = (some, x.first_chunk::<LANES>(), g.first_chunk_mut::<LANES>()) {
+                    for i in 0..LANES {
+                        g[i] = pull(i, x[i], g[i]);
+                    }
+                } else {
+                    for i in 0..some {
+                        g[i] = pull(i, x[i], g[i]);
+                    }
                 }
             }
+            sums.0[first..first + some].copy_from_slice(&zero[..some]);
+            sums.1[first..first + some].copy_from_slice(&one[..some]);
+        }
+    }
+}
+
+simd! {
+    /// The sum of the four pixels that a pixel was enlarged to.
+    fn sum_four[T: Element](isa, above: &[T], below: &[T], out: &mut [T]) {
+        let c = out.len();
+        let ((a, b), (d, e)) = (above.split_at(c), below.split_at(c));
+        let (b, e) = (&b[..c], &e[..c]);
+        for i in 0..c {
+            out[i] = (a[i] + b[i]) + (d[i] + e[i]);
         }
     }
 }

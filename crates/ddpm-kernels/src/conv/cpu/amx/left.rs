@@ -6,7 +6,7 @@ use std::ops::Range;
 use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::{Cpu, Element};
 
-use super::bf16;
+use super::order;
 use super::unit::{Block, DEPTH, ROW_BYTES, SIDE, Step, TILE_BYTES, Tiles};
 use super::weights::Panel;
 
@@ -47,7 +47,7 @@ impl<T: Element> Left<T> {
 
     fn split(&mut self, cpu: &Cpu<T>, from: &[T], c: usize, pixel: usize) {
         let planes = bytemuck::cast_slice_mut(&mut self.values);
-        bf16::split_pixels(cpu.isa(), from, c, planes, self.pixels * DEPTH, pixel * DEPTH);
+        order::split_pixels(cpu.isa(), from, c, planes, self.pixels * DEPTH, pixel * DEPTH);
     }
 
     fn clear_pixels(&mut self, pixels: Range<usize>) {

@@ -8,7 +8,7 @@ mod bf16;
 mod forward;
 mod input_grad;
 mod left;
-mod turn;
+mod order;
 mod unit;
 mod weight_grad;
 mod weights;

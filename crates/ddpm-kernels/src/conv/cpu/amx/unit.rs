@@ -417,6 +417,7 @@ mod tests {
 
     #[test]
     #[cfg(target_arch = "x86_64")]
+    #[allow(clippy::print_stderr)] // says what was not tested
     fn plain_code_has_the_bits_of_the_tiles() {
         if !ddpm_tensor::Isa::all().iter().any(|isa| isa.name() == "amx") {
             eprintln!("skipped: this machine has no AMX");

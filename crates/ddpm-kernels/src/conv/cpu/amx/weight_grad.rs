@@ -3,8 +3,7 @@ use std::ops::Range;
 use ddpm_tensor::cpu::disjoint::DisjointMut;
 use ddpm_tensor::{Cpu, Element, View};
 
-use super::bf16;
-use super::turn::{Turned, turn};
+use super::order::{self, Turned, turn};
 use super::unit::{Block, DEPTH, SIDE, Step, TILE_BYTES};
 use super::{Engine, strips};
 use crate::conv::cpu::Sizes;
@@ -273,7 +272,7 @@ fn pack_gradient<T: Element>(cpu: &Cpu<T>, s: &Sizes, at: Positions, dy: &[T], i
     let some_row = |position: usize| row(position).unwrap_or(&zeros);
     for pair in 0..at.summed / 2 {
         let (high, low) = (&mut high[pair * SIDE..], &mut low[pair * SIDE..]);
-        bf16::pair_rows(cpu.isa(), some_row(2 * pair), some_row(2 * pair + 1), high, low, at.summed / 2 * SIDE);
+        order::pair_rows(cpu.isa(), some_row(2 * pair), some_row(2 * pair + 1), high, low, at.summed / 2 * SIDE);
     }
 }
 

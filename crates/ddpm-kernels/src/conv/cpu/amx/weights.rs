@@ -5,11 +5,17 @@ use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::cpu::disjoint::DisjointMut;
 use ddpm_tensor::{Cpu, Element, Isa};
 
+use super::order::{self, Square};
 use super::unit::{DEPTH, SIDE, TILE_BYTES};
-use super::{bf16, turn};
 
 /// Numbers of u32 (pairs) in a tile.
 const TILE: usize = TILE_BYTES / 4;
+
+/// The first tile, and the one `low` pairs later.
+fn squares(tiles: &mut [u32], low: usize) -> [&mut Square; 2] {
+    let (high, low) = tiles.split_at_mut(low);
+    [high, low].map(|tile| bytemuck::from_bytes_mut(bytemuck::cast_slice_mut(&mut tile[..TILE])))
+}
 
 /// A packed right operand `[taps · depth, columns]`.
 pub(super) struct Weights<T: Element> {
@@ -38,22 +44,18 @@ impl<T: Element> Weights<T> {
     /// For `y = x·w`: k counts input channels, columns are output channels; `w [taps, C, O]`.
     pub(super) fn of_outputs(cpu: &Cpu<T>, w: &[T], taps: usize, c: usize, o: usize) -> Self {
         Self::pack(cpu, taps, c, o, |isa, tap, k, first, tiles, low| {
-            let (high, low) = tiles.split_at_mut(low);
-            let (depth, columns) = (DEPTH.min(c - k), SIDE.min(o - first));
-            bf16::pair_tile(isa, &w[(tap * c + k) * o + first..], o, depth, columns, high, low);
+            let size = (DEPTH.min(c - k), SIDE.min(o - first));
+            let [high, low] = squares(tiles, low);
+            order::pair_tile(isa, &w[(tap * c + k) * o + first..], o, size, high, low);
         })
     }
 
     /// For `dx = dy·wᵀ`: k counts output channels, columns are input channels.
     pub(super) fn of_inputs(cpu: &Cpu<T>, w: &[T], taps: usize, c: usize, o: usize) -> Self {
         Self::pack(cpu, taps, o, c, |isa, tap, k, first, tiles, low| {
-            let from = &w[(tap * c + first) * o + k..];
-            let (high, rest) = tiles.split_at_mut(low);
-            let (high, low) = (high[..TILE].as_chunks_mut().0, rest[..TILE].as_chunks_mut().0);
-            if let (Some(high), Some(low)) = (high.first_chunk_mut(), low.first_chunk_mut()) {
-                let size = (SIDE.min(c - first), DEPTH.min(o - k));
-                turn::pair_columns(isa, from, o, size, high, low);
-            }
+            let size = (SIDE.min(c - first), DEPTH.min(o - k));
+            let [high, low] = squares(tiles, low);
+            order::pair_columns(isa, &w[(tap * c + first) * o + k..], o, size, high, low);
         })
     }
 

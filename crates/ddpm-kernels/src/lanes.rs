@@ -1,0 +1,60 @@
+//! Loops over pixels, 16 channels at a time: constants of the channels stay in registers, and few channels are as fast as many.
+
+use ddpm_tensor::Element;
+
+/// Channels that are computed together.
+pub(crate) const LANES: usize = 16;
+
+/// One number for each of them.
+pub(crate) type Lanes<T> = [T; LANES];
+
+/// Up to 16 numbers of a row from `first` on, then zeros.
+#[inline(always)]
+pub(crate) fn lanes<T: Element>(row: &[T], first: usize) -> Lanes<T> {
+    let mut lanes = [T::ZERO; LANES];
+    let some = &row[first.min(row.len())..(first + LANES).min(row.len())];
+    match some.first_chunk() {
+        Some(all) => lanes = *all,
+        None => lanes[..some.len()].copy_from_slice(some),
+    }
+    lanes
+}
+
+/// Pixels of which some channels are meant: `values[pixel · stride + offset + c]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Strided<'a, T> {
+    pub(crate) values: &'a [T],
+    pub(crate) stride: usize,
+    pub(crate) offset: usize,
+}
+
+/// `out = f(i, x)` for 16 (or the `count` last) channels from `first` on of each pixel; `out` has rows of `width` and the
+/// channels from `at` on.
+#[inline(always)]
+pub(crate) fn map<T: Element>(
+    x: Strided<'_, T>,
+    out: &mut [T],
+    (width, at): (usize, usize),
+    (first, count): (usize, usize),
+    f: impl Fn(usize, T) -> T,
+) {
+    let pixels = x.values.chunks_exact(x.stride).zip(out.chunks_exact_mut(width));
+    for (x_row, out_row) in pixels {
+        let (x, out) = (&x_row[x.offset + first..], &mut out_row[at + first..]);
+        if let (LANES, Some(x), Some(out)) = (count, x.first_chunk::<LANES>(), out.first_chunk_mut::<LANES>()) {
+            for i in 0..LANES {
+                out[i] = f(i, x[i]);
+            }
+        } else {
+            for i in 0..count {
+                out[i] = f(i, x[i]);
+            }
+        }
+    }
+}
+
+/// The first channels and numbers of the groups of up to 16 among `count` channels.
+#[inline(always)]
+pub(crate) fn groups(count: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..count).step_by(LANES).map(move |first| (first, LANES.min(count - first)))
+}
