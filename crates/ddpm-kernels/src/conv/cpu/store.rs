@@ -7,11 +7,33 @@ use ddpm_tensor::{Cpu, Element, simd};
 use crate::Epilogue;
 use crate::lanes::{LANES, Strided, groups, map};
 
-/// Where the rows of a product lie: `line` that count, then (with another `pitch`) some that do not.
+/// Rows of a product that count: in a flattened image of rows `pitch` apart, of which the first `line` pixels do.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lines {
     pub(super) line: usize,
     pub(super) pitch: usize,
+    /// Pixels that count in all.
+    pub(super) pixels: usize,
+}
+
+impl Lines {
+    /// Runs of pixels among rows `first..first + count`: (row from the first, pixel, pixels).
+    pub(super) fn runs(self, first: usize, count: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+        let mut row = first;
+        std::iter::from_fn(move || {
+            if row % self.pitch >= self.line {
+                row = row.next_multiple_of(self.pitch);
+            }
+            let (line, x) = (row / self.pitch, row % self.pitch);
+            let pixel = line * self.line + x;
+            if row >= first + count || pixel >= self.pixels {
+                return None;
+            }
+            let run = (row - first, pixel, (self.line - x).min(first + count - row));
+            row += run.2;
+            Some(run)
+        })
+    }
 }
 
 /// What an epilogue adds to some pixels of one image.
@@ -27,6 +49,11 @@ impl<'a, T: Element> Ending<'a, T> {
     /// The result as it is.
     pub(super) const NONE: Self = Self { bias: &[], channel: &[], residual: &[], scale: T::ONE };
 
+    /// The same for pixels from `pixel` on.
+    pub(super) fn from(self, pixel: usize, o: usize) -> Self {
+        Self { residual: self.residual.get(pixel * o..).unwrap_or(&[]), ..self }
+    }
+
     /// `pixels` counts over all images, which have `o` channels.
     pub(super) fn new(e: &Epilogue<'a, Cpu<T>>, image: usize, pixels: Range<usize>, o: usize) -> Self {
         Self {
@@ -40,7 +67,7 @@ impl<'a, T: Element> Ending<'a, T> {
 
 simd! {
     /// `y = (tile + (bias + channel) + residual)·scale` for some columns of `y [pixels, o]`; `tile` has rows of `width`.
-    pub(super) fn store[T: Element](isa, tile: &[T], width: usize, lines: Lines, columns: Range<usize>, e: Ending<'_, T>, y: &mut [T], o: usize) {
+    pub(super) fn store[T: Element](isa, tile: &[T], width: usize, columns: Range<usize>, e: Ending<'_, T>, y: &mut [T], o: usize) {
         for (at, some) in groups(columns.len()) {
             let first = columns.start + at;
             let mut shift = [T::ZERO; LANES];
@@ -49,32 +76,65 @@ simd! {
                     *shift += v;
                 }
             }
-            let stored = |i: usize, v: T| (v + shift[i]) * e.scale;
-            for (line, y) in y.chunks_mut(lines.line * o).enumerate() {
-                let tile = &tile[line * lines.pitch * width..];
+            if e.residual.is_empty() {
                 let tile = Strided { values: &tile[..width * (y.len() / o)], stride: width, offset: at };
-                if e.residual.is_empty() {
-                    map(tile, y, (o, first), (0, some), stored);
+                map(tile, y, (o, first), (0, some), |i, v| (v + shift[i]) * e.scale);
+                continue;
+            }
+            let stored = |i: usize, v: T, r: T| (v + shift[i] + r) * e.scale;
+            let pixels = tile.chunks_exact(width).zip(y.chunks_exact_mut(o).zip(e.residual.chunks_exact(o)));
+            for (from, (y, residual)) in pixels {
+                let (from, y, residual) = (&from[at..], &mut y[first..], &residual[first..]);
+                if let (LANES, Some(from), Some(y), Some(residual)) =
+                    (some, from.first_chunk::<LANES>(), y.first_chunk_mut::<LANES>(), residual.first_chunk::<LANES>())
+                {
+                    for i in 0..LANES {
+                        y[i] = stored(i, from[i], residual[i]);
+                    }
                 } else {
-                    let residual = &e.residual[line * lines.line * o..];
-                    let rows = tile.values.chunks_exact(width).zip(y.chunks_exact_mut(o).zip(residual.chunks_exact(o)));
-                    for (from, (y, residual)) in rows {
-                        let (from, y, residual) = (&from[at..], &mut y[first..], &residual[first..]);
-                        let stored = |i: usize, v: T, r: T| (v + shift[i] + r) * e.scale;
-                        if let (LANES, Some(from), Some(y), Some(residual)) =
-                            (some, from.first_chunk::<LANES>(), y.first_chunk_mut::<LANES>(), residual.first_chunk::<LANES>())
-                        {
-                            for i in 0..LANES {
-                                y[i] = stored(i, from[i], residual[i]);
-                            }
-                        } else {
-                            for i in 0..some {
-                                y[i] = stored(i, from[i], residual[i]);
-                            }
-                        }
+                    for i in 0..some {
+                        y[i] = stored(i, from[i], residual[i]);
                     }
                 }
             }
+        }
+    }
+}
+
+/// Asks for the memory of some columns of pixels, which will be stored soon.
+pub(super) fn fetch<T: Element>(y: &[T], o: usize, columns: &Range<usize>) {
+    #[cfg(target_arch = "x86_64")]
+    for pixel in y.chunks_exact(o) {
+        for line in pixel[columns.clone()].chunks(64 / size_of::<T>()) {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            // SAFETY: a hint, for an address within the slice.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast()) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (y, o, columns);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lines;
+
+    #[test]
+    fn runs_hold_every_pixel_once() {
+        for (line, pitch, lines) in [(7, 9, 5), (16, 18, 16), (1, 2, 3), (33, 33, 4), (4, 6, 4)] {
+            let of = Lines { line, pitch, pixels: line * lines };
+            let mut pixels = vec![0; of.pixels];
+            for first in (0..lines * pitch).step_by(16) {
+                for (row, pixel, count) in of.runs(first, 16) {
+                    assert!(row + count <= 16);
+                    for i in 0..count {
+                        let at = first + row + i;
+                        assert_eq!(pixel + i, at / pitch * line + at % pitch);
+                        pixels[pixel + i] += 1;
+                    }
+                }
+            }
+            assert!(pixels.iter().all(|&n| n == 1), "{of:?}");
         }
     }
 }

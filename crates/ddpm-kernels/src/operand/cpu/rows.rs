@@ -315,7 +315,18 @@ fn drop_out<T: Element>(
     let pixels = out.len() / width;
     let address = dropout.address.at_sample(dropout.address.sample + image as u64);
     let keep = T::ONE / (T::ONE - T::of_f32(dropout.probability));
-    let mut uniform = [0f32; 512];
+    const MANY: usize = 512;
+    let mut uniform = [0f32; MANY];
+    if width == c {
+        for (i, out) in out.chunks_mut(uniform.len()).enumerate() {
+            let uniform = &mut uniform[..out.len()];
+            address.fill_uniform(first + i * MANY, uniform);
+            for (value, &u) in out.iter_mut().zip(&*uniform) {
+                *value = if u >= dropout.probability { *value * keep } else { T::ZERO };
+            }
+        }
+        return;
+    }
     // some pixels at a time, or (with many channels) a part of one pixel
     let step = (uniform.len() / c).max(1);
     for start in (0..pixels).step_by(step) {

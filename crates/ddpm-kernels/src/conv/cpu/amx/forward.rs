@@ -6,7 +6,7 @@ use super::left::Left;
 use super::unit::SIDE;
 use super::weights::Weights;
 use crate::conv::cpu::Sizes;
-use crate::conv::cpu::store::{Ending, Lines, store};
+use crate::conv::cpu::store::{Ending, Lines, fetch, store};
 use crate::operand::cpu::Rows;
 use crate::operand::{Epilogue, Operand, Output};
 use crate::{KernelError, statistics};
@@ -68,29 +68,50 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
             .flat_map(|i| (0..of_image).map(move |t| i * image_rows * columns + t * SIDE * g.stride))
             .collect();
         let tiles = engine.tiles();
-        let mut tile = cpu.scratch(starts.len() * SIDE * 2 * SIDE);
         let pixels = lines.start * s.out_w..lines.end * s.out_w;
         let at = |image: usize| image * s.out_h * s.out_w;
+        let counting = Lines { line: s.out_w, pitch, pixels: pixels.len() };
+        // SAFETY: tasks have different images or rows; several images are whole.
+        let y = unsafe { y_out.part((at(images.start) + pixels.start) * s.o..(at(images.end - 1) + pixels.end) * s.o) };
+        // a tile's image and runs of pixels that count, by their place in `y`
+        let runs = |tile: usize| {
+            let (i, first) = (tile / of_image, tile % of_image * SIDE);
+            counting
+                .runs(first, SIDE)
+                .map(move |(row, pixel, count)| (i, row, pixel, at(i) + pixel..at(i) + pixel + count))
+        };
         for panel in weights.panels() {
+            let (width, columns) = (panel.width(), panel.first..panel.first + panel.columns);
             let steps = left.steps(&taps, &panel);
-            left.product(&tiles, &starts, g.stride, &steps, &panel, &mut tile);
-            for (image, tile) in images.clone().zip(tile.chunks_exact(of_image * SIDE * panel.width())) {
-                let pixels = at(image) + pixels.start..at(image) + pixels.end;
-                // SAFETY: tasks have different images or rows.
-                let y = unsafe { y_out.part(pixels.start * s.o..pixels.end * s.o) };
-                let columns = panel.first..panel.first + panel.columns;
-                let lines = Lines { line: s.out_w, pitch };
-                let ending = Ending::new(e, image, pixels, s.o);
-                store(cpu.isa(), tile, panel.width(), lines, columns, ending, y, s.o);
-            }
+            let before = |tile: usize, y: &[T]| {
+                for (.., run) in runs(tile) {
+                    fetch(&y[run.start * s.o..run.end * s.o], s.o, &columns);
+                }
+            };
+            let y = std::cell::RefCell::new(&mut *y);
+            left.product(
+                &tiles,
+                (&starts, g.stride),
+                &steps,
+                &panel,
+                |tile| before(tile, &y.borrow()),
+                |tile, numbers| {
+                    for (i, row, pixel, run) in runs(tile) {
+                        let image = images.start + i;
+                        let ending = Ending::new(e, image, at(image) + pixels.start..at(image) + pixels.end, s.o)
+                            .from(pixel, s.o);
+                        let y = &mut y.borrow_mut()[run.start * s.o..run.end * s.o];
+                        store(cpu.isa(), &numbers[row * width..], width, columns.clone(), ending, y, s.o);
+                    }
+                },
+            );
         }
         drop(tiles);
         if e.statistics {
-            for (image, part) in images.flat_map(|image| parts.clone().map(move |part| (image, part))) {
+            for (image, part) in images.clone().flat_map(|image| parts.clone().map(move |part| (image, part))) {
                 let rows = cut.rows_of(part..part + 1);
-                let pixels = at(image) + rows.start * s.out_w..at(image) + rows.end * s.out_w;
-                // SAFETY: as above.
-                let y = unsafe { y_out.part(pixels.start * s.o..pixels.end * s.o) };
+                let first = (at(image) + rows.start * s.out_w) - (at(images.start) + pixels.start);
+                let y = &y[first * s.o..(first + rows.len() * s.out_w) * s.o];
                 let start = (image * cut.parts() + part) * statistics_len;
                 // SAFETY: each part of an image has its own statistics.
                 let out = unsafe { partial_out.part(start..start + statistics_len) };

@@ -9,7 +9,7 @@ use super::weights::Weights;
 use crate::conv::Geometry;
 use crate::conv::cpu::Sizes;
 use crate::conv::cpu::direct::reached;
-use crate::conv::cpu::store::{Ending, Lines, store};
+use crate::conv::cpu::store::{Ending, Lines, fetch, store};
 use crate::operand::Operand;
 use crate::operand::cpu::{Rows, pulled};
 use crate::{KernelError, Pulled};
@@ -81,26 +81,40 @@ pub(in crate::conv::cpu) fn input_grad<T: Element>(
                 let starts: Vec<_> = (0..images.len())
                     .flat_map(|i| (0..of_image).map(move |t| i * image_rows * columns + t * SIDE))
                     .collect();
-                let mut tile = cpu.scratch(starts.len() * SIDE * 2 * SIDE);
+                let counting = Lines { line: pixels, pitch: columns, pixels: lines * pixels };
+                let dv = std::cell::RefCell::new(&mut *dv);
                 for panel in weights.panels() {
                     let steps = left.steps(&taps, &panel);
-                    left.product(&tiles, &starts, 1, &steps, &panel, &mut tile);
-                    let width = panel.width();
-                    for (dv, tile) in dv.chunks_exact_mut(dv_len).zip(tile.chunks_exact(of_image * SIDE * width)) {
-                        let columns_of_panel = panel.first..panel.first + panel.columns;
+                    let (width, of_panel) = (panel.width(), panel.first..panel.first + panel.columns);
+                    // without a stride pixels of a run follow each other
+                    let runs = |tile: usize| {
+                        let (i, first) = (tile / of_image, tile % of_image * SIDE);
+                        counting.runs(first, SIDE).map(move |(row, pixel, count)| {
+                            let first = i * dv_len + pixel * s.c;
+                            (row, pixel, count, first..first + count * s.c)
+                        })
+                    };
+                    let before = |tile: usize| {
                         if g.stride == 1 {
-                            let lines = Lines { line: s.w, pitch: columns };
-                            store(cpu.isa(), tile, width, lines, columns_of_panel, Ending::NONE, dv, s.c);
-                            continue;
+                            runs(tile).for_each(|(.., run)| fetch(&dv.borrow()[run], s.c, &of_panel));
                         }
-                        for (line, tile) in tile.chunks(columns * width).take(lines).enumerate() {
-                            let row = (line * g.stride + phase_y) * s.w;
-                            for (i, from) in tile.chunks_exact(width).take(pixels).enumerate() {
-                                let x = i * g.stride + phase_x;
-                                dv[(row + x) * s.c..][columns_of_panel.clone()].copy_from_slice(&from[..panel.columns]);
+                    };
+                    left.product(&tiles, (&starts, 1), &steps, &panel, before, |tile, numbers| {
+                        let mut dv = dv.borrow_mut();
+                        for (row, pixel, count, run) in runs(tile) {
+                            let numbers = &numbers[row * width..];
+                            if g.stride == 1 {
+                                store(cpu.isa(), numbers, width, of_panel.clone(), Ending::NONE, &mut dv[run], s.c);
+                                continue;
+                            }
+                            let image = &mut dv[tile / of_image * dv_len..][..dv_len];
+                            for (i, from) in numbers.chunks_exact(width).take(count).enumerate() {
+                                let (y, x) = ((pixel + i) / pixels, (pixel + i) % pixels);
+                                let at = (y * g.stride + phase_y) * s.w + x * g.stride + phase_x;
+                                image[at * s.c..][of_panel.clone()].copy_from_slice(&from[..panel.columns]);
                             }
                         }
-                    }
+                    });
                 }
             }
         }

@@ -66,15 +66,16 @@ impl<T: Element> Left<T> {
         (0..panel.depth_steps()).flat_map(|k| taps.iter().map(move |&tap| step(tap, k))).collect()
     }
 
-    /// Tiles of 16 rows that begin at the pixels `starts` and take every `stride`-th, times a panel: `out[tile][row][column]`.
+    /// Tiles of 16 rows that begin at the pixels `starts` and take every `stride`-th, times a panel: `before(tile)` is called
+    /// some time before `done(tile, numbers)`, whose numbers are `[16][columns of the panel]`.
     pub(super) fn product(
         &self,
         tiles: &Tiles,
-        starts: &[usize],
-        stride: usize,
+        (starts, stride): (&[usize], usize),
         steps: &[Step],
         panel: &Panel<'_>,
-        out: &mut [T],
+        before: impl Fn(usize),
+        mut done: impl FnMut(usize, &[T]),
     ) {
         let width = panel.width();
         let low = self.pixels * ROW_BYTES;
@@ -82,8 +83,9 @@ impl<T: Element> Left<T> {
         let a_end = steps.iter().map(|s| s.a).max().unwrap_or(0) + low + (last_row + 1) * ROW_BYTES;
         let b_end = steps.iter().map(|s| s.b).max().unwrap_or(0) + panel.step_bytes();
         assert!(size_of::<T>() == size_of::<f32>() && a_end <= self.values.len() * 4 && b_end <= panel.bytes());
-        assert!(starts.len() * SIDE * width <= out.len());
-        for (pair, out) in starts.chunks(2).zip(out.chunks_mut(2 * SIDE * width)) {
+        let mut out = Aligned([T::ZERO; 4 * SIDE * SIDE]);
+        for (i, pair) in starts.chunks(2).enumerate() {
+            (2 * i..2 * i + pair.len()).for_each(&before);
             let block = Block {
                 a: self.values.as_ptr().cast::<u8>().wrapping_add(pair[0] * ROW_BYTES),
                 a_row: stride * ROW_BYTES,
@@ -92,13 +94,20 @@ impl<T: Element> Left<T> {
                 b: panel.as_ptr(),
                 b_tile: TILE_BYTES,
                 b_low: panel.low_bytes(),
-                out: out.as_mut_ptr().cast(),
+                out: out.0.as_mut_ptr().cast(),
                 out_row: width,
                 rows: pair.len(),
                 columns: panel.side,
             };
-            // SAFETY: the last tile of both operands and of the result lies in its memory, asserted above; T is f32.
+            // SAFETY: the last tile of both operands lies in its memory, asserted above; `out` holds four tiles; T is f32.
             unsafe { tiles.run(steps, block, false) };
+            for (tile, out) in out.0.chunks_exact(SIDE * width).take(pair.len()).enumerate() {
+                done(2 * i + tile, out);
+            }
         }
     }
 }
+
+/// Tiles are stored in whole cache lines.
+#[repr(align(64))]
+struct Aligned<T>([T; 4 * SIDE * SIDE]);

@@ -4,7 +4,7 @@ use ddpm_tensor::{Cpu, Element, Tensor, View};
 use super::pack::Packed;
 use super::tile::{self, Micro, Segment, chunks};
 use crate::conv::cpu::Sizes;
-use crate::conv::cpu::store::{Ending, Lines, store};
+use crate::conv::cpu::store::{Ending, store};
 use crate::operand::cpu::Rows;
 use crate::operand::{Epilogue, Operand, Output};
 use crate::{KernelError, statistics};
@@ -68,8 +68,7 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
             let starts = (0..lines).map(|row| row * g.stride * columns * s.c);
             tile::product(micro, (a, g.stride * s.c), &starts, line, &chunks, panel, &mut tile);
             let columns = panel.first..panel.first + panel.columns;
-            let lines = Lines { line: pixels.len(), pitch: 0 };
-            store(cpu.isa(), &tile, panel.width, lines, columns, ending, y, s.o);
+            store(cpu.isa(), &tile, panel.width, columns, ending, y, s.o);
         }
         if e.statistics {
             // SAFETY: each task has its own part.
