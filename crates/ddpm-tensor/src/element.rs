@@ -60,15 +60,12 @@ pub trait Element:
     fn as_f32_mut(slice: &mut [Self]) -> Option<&mut [f32]> {
         if size_of::<Self>() == 4 { bytemuck::try_cast_slice_mut(slice).ok() } else { None }
     }
-    /// 1 / (1 + e^−self).
-    #[inline(always)]
-    fn sigmoid(self) -> Self {
-        Self::ONE / (Self::ONE + (-self).exp())
-    }
+    /// 1 / (1 + e^−self), made like `exp`.
+    fn sigmoid(self) -> Self;
 }
 
 macro_rules! element {
-    ($t:ty, $exp:path) => {
+    ($t:ty, $exp:path, $sigmoid:path) => {
         impl Element for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -104,9 +101,17 @@ macro_rules! element {
             fn exp(self) -> Self {
                 $exp(self)
             }
+            #[inline(always)]
+            fn sigmoid(self) -> Self {
+                $sigmoid(self)
+            }
         }
     };
 }
 
-element!(f32, math::exp);
-element!(f64, libm::exp);
+fn sigmoid_f64(x: f64) -> f64 {
+    1.0 / (1.0 + libm::exp(-x))
+}
+
+element!(f32, math::exp, math::sigmoid);
+element!(f64, libm::exp, sigmoid_f64);
