@@ -1,6 +1,8 @@
 //! Speed of convolutions in all three directions at the shapes of the presets' networks, in GFLOP/s.
 //!
-//! `cargo run --release -p ddpm-kernels --example convolution_speed [THREADS]`
+//! `cargo run --release -p ddpm-kernels --example convolution_speed [threads=N] [isa=NAME] [precision=NAME] [shape=TEXT]`
+//!
+//! `precision=strict` shows the direct engine; `shape=8x` only those shapes whose names hold this text.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -33,8 +35,15 @@ fn time(mut run: impl FnMut()) -> f64 {
 }
 
 fn main() {
-    let threads = std::env::args().nth(1).and_then(|n| n.parse().ok());
-    let cpu = Cpu::<f32>::new(CpuOptions { threads, ..Default::default() }).unwrap();
+    let argument =
+        |name: &str| std::env::args().find_map(|a| a.strip_prefix(name)?.strip_prefix('=').map(String::from));
+    let cpu = Cpu::<f32>::new(CpuOptions {
+        threads: argument("threads").map(|n| n.parse().unwrap()),
+        isa: argument("isa").map(|name| name.parse().unwrap()),
+        precision: argument("precision").map(|name| name.parse().unwrap()).unwrap_or_default(),
+    })
+    .unwrap();
+    let wanted = argument("shape").unwrap_or_default();
     println!("{cpu:?}");
     println!("{:28} {:>9} {:>9} {:>9}   GFLOP/s", "shape", "forward", "input", "weight");
     let three = Geometry::THREE;
@@ -55,6 +64,10 @@ fn main() {
         (8, 16, 512, 256, three, 32),
         (8, 16, 256, 256, Geometry::ONE, 32),
     ] {
+        let name = format!("{n}x{h}² {c}→{o} {}x{}/{}", g.kernel, g.kernel, g.stride);
+        if !name.contains(&wanted) {
+            continue;
+        }
         let x = normals(&cpu, [n, h, h, c]);
         let (oh, ow) = g.output(h, h).unwrap();
         let dy = normals(&cpu, [n, oh, ow, o]);
@@ -75,12 +88,6 @@ fn main() {
         let input = time(|| drop(cpu.conv_input_grad(dy.view(), w.view(), g, &operand).unwrap()));
         let len = grads.len();
         let weight = time(|| cpu.conv_weight_grad(dy.view(), &operand, g, &mut grads, 0..len).unwrap());
-        println!(
-            "{:28} {:9.0} {:9.0} {:9.0}",
-            format!("{n}x{h}² {c}→{o} {}x{}/{}", g.kernel, g.kernel, g.stride),
-            speed(forward),
-            speed(input),
-            speed(weight)
-        );
+        println!("{name:28} {:9.0} {:9.0} {:9.0}", speed(forward), speed(input), speed(weight));
     }
 }

@@ -10,6 +10,11 @@ pub(crate) fn cpu_with<T: Element>(threads: usize, isa: Isa) -> Cpu<T> {
     Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa), precision: Precision::default() }).unwrap()
 }
 
+/// A handle with two threads, the best instruction set and no algorithm that rounds more than it must.
+pub(crate) fn strict<T: Element>() -> Cpu<T> {
+    Cpu::new(CpuOptions { threads: Some(2), isa: None, precision: Precision::Strict }).unwrap()
+}
+
 /// A handle with two threads and the best instruction set.
 pub(crate) fn cpu<T: Element>() -> Cpu<T> {
     cpu_with(2, Isa::detect())

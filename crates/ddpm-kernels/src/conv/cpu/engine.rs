@@ -1,14 +1,17 @@
 //! Which engine computes a convolution.
 
-use ddpm_tensor::{Cpu, Element};
+use ddpm_tensor::{Cpu, Element, Precision};
 
 use super::Sizes;
+use crate::conv::Geometry;
 
 /// How products are computed: a matter of precision, instruction set and one image's shape, never of batch or threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Engine {
     /// Products of the numbers as they are.
     Direct,
+    /// Winograd's F(4x4, 3x3): a quarter of the products.
+    Winograd,
 }
 
 /// What is computed.
@@ -23,7 +26,17 @@ pub(super) enum Direction {
 }
 
 impl Engine {
-    pub(super) fn of<T: Element>(_cpu: &Cpu<T>, _s: &Sizes, _direction: Direction) -> Self {
-        Self::Direct
+    pub(super) fn of<T: Element>(cpu: &Cpu<T>, s: &Sizes, direction: Direction) -> Self {
+        if cpu.precision() != Precision::Strict && s.g == Geometry::THREE && winograd(s, direction) {
+            Self::Winograd
+        } else {
+            Self::Direct
+        }
     }
+}
+
+/// Whether a 3x3 convolution of stride 1 gains by Winograd's transforms: with few channels they cost more than they save.
+fn winograd(s: &Sizes, direction: Direction) -> bool {
+    let _ = direction;
+    s.c >= 16 && s.o >= 16
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod direct;
 mod engine;
+mod winograd;
 
 use std::ops::Range;
 
@@ -25,6 +26,7 @@ pub(crate) fn conv<T: Element>(
     e.check("conv", [s.n, s.out_h, s.out_w, s.o])?;
     match Engine::of(cpu, &s, Direction::Forward) {
         Engine::Direct => direct::conv(cpu, &s, x, w, e),
+        Engine::Winograd => winograd::conv(cpu, &s, x, w, e),
     }
 }
 
@@ -39,6 +41,7 @@ pub(crate) fn input_grad<T: Element>(
     expect("conv_input_grad", "dy", [s.n, s.out_h, s.out_w, s.o], dy.shape())?;
     match Engine::of(cpu, &s, Direction::InputGrad) {
         Engine::Direct => direct::input_grad(cpu, &s, dy, w, x),
+        Engine::Winograd => winograd::input_grad(cpu, &s, dy, w, x),
     }
 }
 
@@ -58,6 +61,7 @@ pub(crate) fn weight_grad<T: Element>(
     expect(OPERATION, "the range of the weight's gradient", [len], Shape::from([dw.len()]))?;
     match Engine::of(cpu, &s, Direction::WeightGrad) {
         Engine::Direct => direct::weight_grad(cpu, &s, dy, x, &mut grads[dw]),
+        Engine::Winograd => winograd::weight_grad(cpu, &s, dy, x, &mut grads[dw]),
     }
     Ok(())
 }

@@ -60,29 +60,45 @@ pub(crate) fn pulled<T: Element>(
     nanoseconds: usize,
     make: impl Fn(usize, Range<usize>, &mut [T]) + Send + Sync,
 ) -> Result<Pulled<Cpu<T>>, KernelError> {
+    pulled_in(cpu, rows, nanoseconds, (1, rows.task_rows()), |images, stored, dv| make(images.start, stored, dv))
+}
+
+/// The same in tasks of several whole images, or of `step` stored rows of one: `make(images, stored rows, out)`.
+pub(crate) fn pulled_in<T: Element>(
+    cpu: &Cpu<T>,
+    rows: &Rows<'_, T>,
+    nanoseconds: usize,
+    (images_step, step): (usize, usize),
+    make: impl Fn(Range<usize>, Range<usize>, &mut [T]) + Send + Sync,
+) -> Result<Pulled<Cpu<T>>, KernelError> {
     let [n, h, w, c] = rows.stored;
-    let step = rows.task_rows();
-    let tasks = h.div_ceil(step);
+    let parts = h.div_ceil(step);
     let mut g = Tensor::alloc(cpu, [n, h, w, c])?;
     let summed = if rows.norm { 2 * c } else { 0 };
-    let mut partial = cpu.scratch(n * tasks * summed);
+    let mut partial = cpu.scratch(n * parts * summed);
     let (g_out, partial_out) = (DisjointMut::new(g.as_mut_slice()), DisjointMut::new(&mut partial));
     let scale = if rows.nearest_2x { 4 } else { 1 };
-    cpu.parallel(n * tasks, nanoseconds, |task| {
-        let (image, first) = (task / tasks, task % tasks * step);
-        let stored = first..(first + step).min(h);
-        let mut dv = cpu.scratch(stored.len() * scale * w * c);
-        make(image, stored.clone(), &mut dv);
-        // SAFETY: tasks have different images or rows.
-        let g = unsafe { g_out.part((image * h + stored.start) * w * c..(image * h + stored.end) * w * c) };
-        // SAFETY: each task has its own part.
-        let sums = unsafe { partial_out.part(task * summed..(task + 1) * summed) };
-        sums.fill(T::ZERO);
-        rows.pull(image, stored, &mut dv, g, sums);
+    cpu.parallel(n.div_ceil(images_step) * parts, nanoseconds, |task| {
+        let (first, part) = (task / parts * images_step, task % parts);
+        let images = first..(first + images_step).min(n);
+        let stored = part * step..((part + 1) * step).min(h);
+        let len = stored.len() * w * c;
+        let mut dv = cpu.scratch(images.len() * scale * len);
+        make(images.clone(), stored.clone(), &mut dv);
+        for (image, dv) in images.zip(dv.chunks_exact_mut((scale * len).max(1))) {
+            let start = (image * h + stored.start) * w * c;
+            // SAFETY: tasks have different images or rows.
+            let g = unsafe { g_out.part(start..start + len) };
+            let part = image * parts + part;
+            // SAFETY: each image's part has its own.
+            let sums = unsafe { partial_out.part(part * summed..(part + 1) * summed) };
+            sums.fill(T::ZERO);
+            rows.pull(image, stored.clone(), dv, g, sums);
+        }
     });
     let sums = if rows.norm {
         let mut sums = Tensor::zeros(cpu, [n, c, 2])?;
-        for (out, parts) in sums.as_mut_slice().chunks_exact_mut(2 * c).zip(partial.chunks_exact(tasks * summed)) {
+        for (out, parts) in sums.as_mut_slice().chunks_exact_mut(2 * c).zip(partial.chunks_exact(parts * summed)) {
             for part in parts.chunks_exact(summed) {
                 for i in 0..c {
                     out[2 * i] += part[i];

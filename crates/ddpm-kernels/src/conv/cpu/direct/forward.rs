@@ -94,7 +94,7 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
 
 simd! {
     /// The epilogue of a panel's product: `y = (tile + bias + channel + residual)·scale` for some columns of `y [rows, o]`.
-    fn store[T: Element](isa, tile: &[T], width: usize, columns: Range<usize>, bias: &[T], channel: &[T], residual: &[T], scale: T, y: &mut [T], o: usize) {
+    pub(in crate::conv::cpu) fn store[T: Element](isa, tile: &[T], width: usize, columns: Range<usize>, bias: &[T], channel: &[T], residual: &[T], scale: T, y: &mut [T], o: usize) {
         let (first, count) = (columns.start, columns.len());
         for (row, y) in y.chunks_exact_mut(o).enumerate() {
             let from = &tile[row * width..][..count];

@@ -1,0 +1,71 @@
+use ddpm_tensor::cpu::disjoint::DisjointMut;
+use ddpm_tensor::{Cpu, Element, Tensor, View};
+
+use super::block::{Cut, convolve};
+use super::weights::Weights;
+use crate::conv::cpu::Sizes;
+use crate::conv::cpu::direct::forward::store;
+use crate::conv::cpu::direct::tile::Micro;
+use crate::operand::cpu::Rows;
+use crate::operand::{Epilogue, Operand, Output};
+use crate::{KernelError, statistics};
+
+pub(in crate::conv::cpu) fn conv<T: Element>(
+    cpu: &Cpu<T>,
+    s: &Sizes,
+    x: &Operand<'_, Cpu<T>>,
+    w: View<'_, Cpu<T>>,
+    e: &Epilogue<'_, Cpu<T>>,
+) -> Result<Output<Cpu<T>>, KernelError> {
+    let rows = Rows::new(cpu, x);
+    let micro = Micro::new::<T>(cpu.isa());
+    let weights = Weights::forward(cpu, micro, s, w.as_slice());
+    let mut y = Tensor::alloc(cpu, [s.n, s.h, s.w, s.o])?;
+    let cut = Cut::new(s.n, (s.h, s.w), s.c, cpu.threads());
+    let statistics_len = if e.statistics { 2 * s.o } else { 0 };
+    let mut partial = cpu.scratch(s.n * cut.parts() * statistics_len);
+    let (y_out, partial_out) = (DisjointMut::new(y.as_mut_slice()), DisjointMut::new(&mut partial));
+    cpu.parallel(cut.tasks(), s.nanoseconds(), |task| {
+        let (images, block_rows) = cut.block(task);
+        let row = s.w * s.o;
+        let start = (images.start * s.h + block_rows.start) * row;
+        // whole images, or rows of one
+        let len = ((images.len() - 1) * s.h + block_rows.len()) * row;
+        // SAFETY: tasks have different images or rows.
+        let y = unsafe { y_out.part(start..start + len) };
+        convolve(
+            cpu,
+            micro,
+            &rows,
+            &weights,
+            images.clone(),
+            block_rows.clone(),
+            |image, rows, columns, width, strip| {
+                let at = (image * s.h + rows.start) * row;
+                let bias = e.bias.map_or(&[][..], |b| &b.as_slice()[columns.clone()]);
+                let channel = e.channel.map_or(&[][..], |v| &v.as_slice()[image * s.o..][columns.clone()]);
+                let residual = e.residual.map_or(&[][..], |r| &r.as_slice()[at..at + rows.len() * row]);
+                let y = &mut y[at - start..][..rows.len() * row];
+                store(cpu.isa(), strip, width, columns, bias, channel, residual, T::of_f32(e.scale), y, s.o);
+            },
+        );
+        if e.statistics {
+            let part = task % cut.parts();
+            for (image, y) in images.zip(y.chunks_exact(block_rows.len() * row)) {
+                let at = (image * cut.parts() + part) * statistics_len;
+                // SAFETY: each image's part has its own.
+                let out = unsafe { partial_out.part(at..at + statistics_len) };
+                statistics::cpu::of_pixels(cpu.isa(), y, s.o, out);
+            }
+        }
+    });
+    let statistics = if e.statistics {
+        let mut out = Tensor::alloc(cpu, [s.n, s.o, 2])?;
+        let pixels = |part: usize| cut.part_rows(part).len() * s.w;
+        statistics::cpu::merge_images(&partial, s.o, cut.parts(), pixels, out.as_mut_slice());
+        Some(out)
+    } else {
+        None
+    };
+    Ok(Output { y, statistics })
+}
