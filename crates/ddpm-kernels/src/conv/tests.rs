@@ -9,24 +9,24 @@ use crate::{Backend, Dropout, Epilogue, Norm, Operand, Parts};
 
 /// One case: sizes and which options are on.
 #[derive(Debug, Clone, Copy)]
-struct Case {
-    n: usize,
-    h: usize,
-    w: usize,
+pub(super) struct Case {
+    pub(super) n: usize,
+    pub(super) h: usize,
+    pub(super) w: usize,
     /// Channels of the two parts; no second one if 0.
-    c: [usize; 2],
-    o: usize,
-    g: Geometry,
+    pub(super) c: [usize; 2],
+    pub(super) o: usize,
+    pub(super) g: Geometry,
     /// Groups of the norm; none if 0.
-    groups: usize,
-    scale_shift: bool,
-    silu: bool,
-    dropout: f32,
-    nearest_2x: bool,
-    epilogue: bool,
+    pub(super) groups: usize,
+    pub(super) scale_shift: bool,
+    pub(super) silu: bool,
+    pub(super) dropout: f32,
+    pub(super) nearest_2x: bool,
+    pub(super) epilogue: bool,
 }
 
-const PLAIN: Case = Case {
+pub(super) const PLAIN: Case = Case {
     n: 2,
     h: 5,
     w: 7,
@@ -70,7 +70,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Everything that an operand and an epilogue of a case borrow.
-struct Held<T: Element> {
+pub(super) struct Held<T: Element> {
     case: Case,
     parts: [Tensor<Cpu<T>>; 2],
     statistics: Tensor<Cpu<T>>,
@@ -85,7 +85,7 @@ struct Held<T: Element> {
 }
 
 impl<T: Element> Held<T> {
-    fn new(cpu: &Cpu<T>, case: Case) -> Self {
+    pub(super) fn new(cpu: &Cpu<T>, case: Case) -> Self {
         let Case { n, h, w, c, o, g, .. } = case;
         let total = c[0] + c[1];
         let parts = [tensor(cpu, 1, [n, h, w, c[0]]), tensor(cpu, 2, [n, h, w, c[1]])];
@@ -151,12 +151,12 @@ impl<T: Element> Held<T> {
         }
     }
 
-    fn forward(&self, cpu: &Cpu<T>) -> crate::Output<Cpu<T>> {
+    pub(super) fn forward(&self, cpu: &Cpu<T>) -> crate::Output<Cpu<T>> {
         cpu.conv(&self.operand(), self.w.view(), self.case.g, &self.epilogue()).unwrap()
     }
 
     /// dx of both parts, dw, dγ, dβ and the gradient of scale-shift.
-    fn backward(&self, cpu: &Cpu<T>) -> Vec<Vec<T>> {
+    pub(super) fn backward(&self, cpu: &Cpu<T>) -> Vec<Vec<T>> {
         let (x, c) = (self.operand(), self.case.c[0] + self.case.c[1]);
         let pulled = cpu.conv_input_grad(self.dy.view(), self.w.view(), self.case.g, &x).unwrap();
         let mut grads = cpu.zeroed(self.w.shape().len() + 2 * c);
@@ -263,7 +263,7 @@ impl<T: Element> Held<T> {
 }
 
 #[test]
-fn forward_is_the_definition() {
+pub(super) fn forward_is_the_definition() {
     let (strict, exact) = (strict::<f32>(), cpu::<f64>());
     for case in cases() {
         let held = Held::new(&exact, case);
@@ -285,7 +285,7 @@ fn the_value_of_an_operand_is_the_definition() {
 }
 
 #[test]
-fn statistics_are_those_of_what_was_stored() {
+pub(super) fn statistics_are_those_of_what_was_stored() {
     let cpu = cpu::<f64>();
     for case in cases().into_iter().filter(|c| c.epilogue) {
         let output = Held::new(&cpu, case).forward(&cpu);
@@ -298,7 +298,7 @@ fn statistics_are_those_of_what_was_stored() {
 
 /// Directional derivatives of Σ y·dy by central differences, along random directions of each input in turn.
 #[test]
-fn backward_is_the_derivative() {
+pub(super) fn backward_is_the_derivative() {
     let cpu = cpu::<f64>();
     for case in cases() {
         // the normalised group of one pixel and one channel has no derivative worth the name
@@ -350,7 +350,7 @@ fn backward_is_the_derivative() {
 }
 
 #[test]
-fn no_bit_depends_on_threads_or_instruction_set() {
+pub(super) fn no_bit_depends_on_threads_or_instruction_set() {
     for case in cases() {
         let mut reference: Option<Vec<Vec<f32>>> = None;
         for cpu in handles::<f32>() {
@@ -373,7 +373,7 @@ fn no_bit_depends_on_threads_or_instruction_set() {
 
 /// Image 3 of 35 is the same alone, and the gradient of 35 images is that of the first 32 and the last 3 in turn.
 #[test]
-fn no_bit_depends_on_the_batch() {
+pub(super) fn no_bit_depends_on_the_batch() {
     let cpu = cpu::<f32>();
     for case in cases() {
         let case =

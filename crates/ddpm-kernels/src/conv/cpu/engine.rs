@@ -7,7 +7,7 @@ use crate::conv::Geometry;
 
 /// How products are computed: a matter of precision, instruction set and one image's shape, never of batch or threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Engine {
+pub(in crate::conv) enum Engine {
     /// Products of the numbers as they are.
     Direct,
     /// Winograd's F(4x4, 3x3): a quarter of the products.
@@ -27,11 +27,14 @@ pub(super) enum Direction {
 
 impl Engine {
     pub(super) fn of<T: Element>(cpu: &Cpu<T>, s: &Sizes, direction: Direction) -> Self {
-        if cpu.precision() != Precision::Strict && s.g == Geometry::THREE && winograd(s, direction) {
-            Self::Winograd
-        } else {
-            Self::Direct
+        if cpu.precision() == Precision::Strict || s.g != Geometry::THREE {
+            return Self::Direct;
         }
+        #[cfg(test)]
+        if let Some(forced) = forced::get() {
+            return forced;
+        }
+        if winograd(s, direction) { Self::Winograd } else { Self::Direct }
     }
 }
 
@@ -39,4 +42,25 @@ impl Engine {
 fn winograd(s: &Sizes, direction: Direction) -> bool {
     let _ = direction;
     s.c >= 16 && s.o >= 16
+}
+
+/// The engine that tests want where several can compute a convolution, whatever its shape.
+#[cfg(test)]
+pub(in crate::conv) mod forced {
+    use std::cell::Cell;
+
+    use super::Engine;
+
+    thread_local!(static FORCED: Cell<Option<Engine>> = const { Cell::new(None) });
+
+    pub(super) fn get() -> Option<Engine> {
+        FORCED.get()
+    }
+
+    /// Runs something with an engine, on this thread and what it waits for.
+    pub(in crate::conv) fn with(engine: Engine, run: impl FnOnce()) {
+        FORCED.set(Some(engine));
+        run();
+        FORCED.set(None);
+    }
 }

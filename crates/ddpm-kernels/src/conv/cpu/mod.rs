@@ -2,7 +2,7 @@
 //! the zeros that surround it.
 
 pub(crate) mod direct;
-mod engine;
+pub(in crate::conv) mod engine;
 mod winograd;
 
 use std::ops::Range;

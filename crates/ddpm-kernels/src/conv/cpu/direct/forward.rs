@@ -94,35 +94,40 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
 
 simd! {
     /// The epilogue of a panel's product: `y = (tile + bias + channel + residual)·scale` for some columns of `y [rows, o]`.
-    pub(in crate::conv::cpu) fn store[T: Element](isa, tile: &[T], width: usize, columns: Range<usize>, bias: &[T], channel: &[T], residual: &[T], scale: T, y: &mut [T], o: usize) {
+    fn store[T: Element](isa, tile: &[T], width: usize, columns: Range<usize>, bias: &[T], channel: &[T], residual: &[T], scale: T, y: &mut [T], o: usize) {
         let (first, count) = (columns.start, columns.len());
         for (row, y) in y.chunks_exact_mut(o).enumerate() {
-            let from = &tile[row * width..][..count];
             let y = &mut y[first..first + count];
-            y.copy_from_slice(from);
-            if !bias.is_empty() {
-                let bias = &bias[..count];
-                for i in 0..count {
-                    y[i] += bias[i];
-                }
+            y.copy_from_slice(&tile[row * width..][..count]);
+            let residual = if residual.is_empty() { residual } else { &residual[row * o + first..][..count] };
+            finish_row(y, bias, channel, residual, scale);
+        }
+    }
+}
+
+simd! {
+    /// The epilogue where the product was stored in place: `y = (y + bias + channel + residual)·scale` for some columns of `y [rows, o]`.
+    pub(in crate::conv::cpu) fn finish[T: Element](isa, columns: Range<usize>, bias: &[T], channel: &[T], residual: &[T], scale: T, y: &mut [T], o: usize) {
+        for (row, y) in y.chunks_exact_mut(o).enumerate() {
+            let residual = if residual.is_empty() { residual } else { &residual[row * o..][columns.clone()] };
+            finish_row(&mut y[columns.clone()], bias, channel, residual, scale);
+        }
+    }
+}
+
+/// What an epilogue adds to some columns of one pixel; what is empty is not there.
+#[inline(always)]
+fn finish_row<T: Element>(y: &mut [T], bias: &[T], channel: &[T], residual: &[T], scale: T) {
+    for added in [bias, channel, residual] {
+        if !added.is_empty() {
+            for (y, &add) in y.iter_mut().zip(added) {
+                *y += add;
             }
-            if !channel.is_empty() {
-                let channel = &channel[..count];
-                for i in 0..count {
-                    y[i] += channel[i];
-                }
-            }
-            if !residual.is_empty() {
-                let residual = &residual[row * o + first..][..count];
-                for i in 0..count {
-                    y[i] += residual[i];
-                }
-            }
-            if scale != T::ONE {
-                for v in y {
-                    *v *= scale;
-                }
-            }
+        }
+    }
+    if scale != T::ONE {
+        for y in y {
+            *y *= scale;
         }
     }
 }

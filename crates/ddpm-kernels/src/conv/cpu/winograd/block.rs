@@ -7,13 +7,14 @@ use ddpm_tensor::{Cpu, Element};
 use super::plane;
 use super::transform::{self, POINTS, SIDE, TILE};
 use super::weights::Weights;
+use crate::conv::cpu::direct::pack::Panel;
 use crate::conv::cpu::direct::tile::{self, Micro, Segment, chunks};
 use crate::operand::cpu::Rows;
 
 /// Elements of the transformed operand of a block.
 const BLOCK_ELEMENTS: usize = 1 << 18;
 /// Tiles of a block at least: the weights are read once for each.
-const BLOCK_TILES: usize = 32;
+const BLOCK_TILES: usize = 64;
 
 /// How the tiles of images are cut into blocks: some rows of tiles of one image, a matter of its shape alone, or several whole
 /// images, on which no bit depends.
@@ -95,16 +96,16 @@ pub(super) fn strip_columns(w: usize) -> usize {
     w.next_multiple_of(TILE) + SIDE - TILE
 }
 
-/// Convolves a block of `x`: `store(image, first row, rows, panel's columns, strip)` takes up to four rows of results at a
-/// time, `[rows, w, width of the panel]`.
+/// Convolves a block of `x` to `y`, the block's rows of pixels one image after the other: `finish(image, rows, columns, y)` may
+/// change the columns of a panel in up to four rows while they are at hand.
 pub(super) fn convolve<T: Element>(
     cpu: &Cpu<T>,
     micro: Micro,
     x: &Rows<'_, T>,
     weights: &Weights<T>,
-    images: Range<usize>,
-    rows: Range<usize>,
-    mut store: impl FnMut(usize, Range<usize>, Range<usize>, usize, &[T]),
+    (images, rows): (Range<usize>, Range<usize>),
+    y: &mut [T],
+    mut finish: impl FnMut(usize, Range<usize>, Range<usize>, &mut [T]),
 ) {
     let isa = cpu.isa();
     let [_, _, w, c] = x.size();
@@ -120,24 +121,60 @@ pub(super) fn convolve<T: Element>(
     let chunks = chunks(&[Segment { a: 0, b: 0, len: c }]);
     let m_plane = plane(tiles * 2 * micro.lanes);
     let mut m = cpu.scratch(POINTS * m_plane);
-    let mut strip = cpu.scratch(TILE * w * 2 * micro.lanes);
+    let row = w * weights.columns;
     for panel in 0..weights.panels() {
         for point in 0..POINTS {
             let a = &v[point * v_plane..][..tiles * c];
             let out = &mut m[point * m_plane..][..m_plane];
-            tile::product(micro, (a, c), &std::iter::once(0), tiles, &chunks, weights.panel(panel, point), out);
+            // the weights of the next point come nearer meanwhile: they are read for a few tiles only
+            let (now, next) = (panel * POINTS + point, panel * POINTS + point + 1);
+            let next = weights.panel(next.min(weights.panels() * POINTS - 1));
+            multiply(micro, (a, c), tiles, &chunks, weights.panel(now), next.values, out);
         }
-        let panel = weights.panel(panel, 0);
-        let mut done = 0;
+        let panel = weights.panel(panel * POINTS);
+        let columns = panel.first..panel.first + panel.columns;
+        let (mut m, mut y) = (&m[..], &mut y[..]);
         for image in images.clone() {
             for first in rows.clone().step_by(TILE) {
                 let rows = first..(first + TILE).min(rows.end);
-                let m = &m[done * panel.width..];
-                transform::output(isa, m, m_plane, panel.width, (rows.len(), w), &mut strip);
-                let columns = panel.first..panel.first + panel.columns;
-                store(image, rows, columns, panel.width, &strip);
-                done += across;
+                let strip;
+                (strip, y) = y.split_at_mut(rows.len() * row);
+                let to = &mut strip[columns.start..];
+                let valid = (rows.len(), w);
+                transform::output(isa, m, m_plane, panel.width, columns.len(), valid, to, weights.columns);
+                finish(image, rows, columns.clone(), strip);
+                m = &m[across * panel.width..];
             }
         }
+    }
+}
+
+/// `out[row][j] = Σ_k a[row·a_row + k] · panel[k][j]`, as [`tile::product`] does it, while `next` comes nearer.
+fn multiply<T: Element>(
+    micro: Micro,
+    (a, a_row): (&[T], usize),
+    rows: usize,
+    chunks: &[Vec<Segment>],
+    panel: Panel<'_, T>,
+    next: &[T],
+    out: &mut [T],
+) {
+    let pieces = micro.heights(rows).count() * chunks.len();
+    let mut next = next.chunks(next.len().div_ceil(pieces));
+    for (i, chunk) in chunks.iter().enumerate() {
+        for (at, height) in micro.heights(rows) {
+            prefetch(next.next().unwrap_or_default());
+            tile::run(micro, (&a[at * a_row..], a_row), height, chunk, panel, i > 0, &mut out[at * panel.width..]);
+        }
+    }
+}
+
+/// Asks for memory that is read soon.
+fn prefetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(64 / size_of::<T>()) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint that reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
     }
 }

@@ -4,7 +4,7 @@ use ddpm_tensor::{Cpu, Element, Tensor, View};
 use super::block::{Cut, convolve};
 use super::weights::Weights;
 use crate::conv::cpu::Sizes;
-use crate::conv::cpu::direct::forward::store;
+use crate::conv::cpu::direct::forward::finish;
 use crate::conv::cpu::direct::tile::Micro;
 use crate::operand::cpu::Rows;
 use crate::operand::{Epilogue, Operand, Output};
@@ -33,22 +33,14 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
         let len = ((images.len() - 1) * s.h + block_rows.len()) * row;
         // SAFETY: tasks have different images or rows.
         let y = unsafe { y_out.part(start..start + len) };
-        convolve(
-            cpu,
-            micro,
-            &rows,
-            &weights,
-            images.clone(),
-            block_rows.clone(),
-            |image, rows, columns, width, strip| {
-                let at = (image * s.h + rows.start) * row;
-                let bias = e.bias.map_or(&[][..], |b| &b.as_slice()[columns.clone()]);
-                let channel = e.channel.map_or(&[][..], |v| &v.as_slice()[image * s.o..][columns.clone()]);
-                let residual = e.residual.map_or(&[][..], |r| &r.as_slice()[at..at + rows.len() * row]);
-                let y = &mut y[at - start..][..rows.len() * row];
-                store(cpu.isa(), strip, width, columns, bias, channel, residual, T::of_f32(e.scale), y, s.o);
-            },
-        );
+        let block = (images.clone(), block_rows.clone());
+        convolve(cpu, micro, &rows, &weights, block, y, |image, rows, columns, y| {
+            let at = (image * s.h + rows.start) * row;
+            let bias = e.bias.map_or(&[][..], |b| &b.as_slice()[columns.clone()]);
+            let channel = e.channel.map_or(&[][..], |v| &v.as_slice()[image * s.o..][columns.clone()]);
+            let residual = e.residual.map_or(&[][..], |r| &r.as_slice()[at..at + rows.len() * row]);
+            finish(cpu.isa(), columns, bias, channel, residual, T::of_f32(e.scale), y, s.o);
+        });
         if e.statistics {
             let part = task % cut.parts();
             for (image, y) in images.zip(y.chunks_exact(block_rows.len() * row)) {

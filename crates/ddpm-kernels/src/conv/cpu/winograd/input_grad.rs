@@ -24,13 +24,6 @@ pub(in crate::conv::cpu) fn input_grad<T: Element>(
     let stored_rows = cut.part_rows(0).len().div_ceil(enlarged);
     pulled_in(cpu, &rows, s.nanoseconds(), (cut.images, stored_rows), |images, stored, dv| {
         let value = stored.start * enlarged..stored.end * enlarged;
-        let first = images.start;
-        convolve(cpu, micro, &dy, &weights, images, value.clone(), |image, rows, columns, width, strip| {
-            let at = ((image - first) * value.len() + rows.start - value.start) * s.w * s.c;
-            let pixels = dv[at..].chunks_exact_mut(s.c).zip(strip.chunks_exact(width)).take(rows.len() * s.w);
-            for (dv, strip) in pixels {
-                dv[columns.clone()].copy_from_slice(&strip[..columns.len()]);
-            }
-        });
+        convolve(cpu, micro, &dy, &weights, (images, value), dv, |_, _, _, _| {});
     })
 }

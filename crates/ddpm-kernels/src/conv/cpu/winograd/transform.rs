@@ -88,13 +88,16 @@ fn weight_adjoint_axis<T: Element>(u: [T; SIDE]) -> [T; 3] {
     ]
 }
 
+/// M by M vectors of channels.
+type Vectors<T, const M: usize> = [[[T; LANES]; M]; M];
+
 /// One transform along both axes, for [`LANES`] channels.
 #[inline(always)]
 fn lanes<T: Element, const N: usize, const M: usize>(
     axis: impl Fn([T; N]) -> [T; M] + Copy,
     from: [[&[T; LANES]; N]; N],
-) -> [[[T; LANES]; M]; M] {
-    let mut to = [[[T::ZERO; LANES]; M]; M];
+    to: &mut Vectors<T, M>,
+) {
     for lane in 0..LANES {
         let mut half = [[T::ZERO; N]; M];
         for j in 0..N {
@@ -114,29 +117,34 @@ fn lanes<T: Element, const N: usize, const M: usize>(
             }
         }
     }
-    to
 }
 
-/// One transform of `count` channels along both axes: element (i, j) is read at `from[at(i, j)..]`, and `store(i, j, channel,
-/// values)` takes results.
+#[inline(always)]
+fn zeros<T: Element, const M: usize>() -> Vectors<T, M> {
+    [[[T::ZERO; LANES]; M]; M]
+}
+
+/// One transform of `count` channels along both axes: element (i, j) is read at `from[at(i, j)..]`, `store(i, j, channel,
+/// values)` takes results, by way of `to`.
 #[inline(always)]
 fn channels<T: Element, const N: usize, const M: usize>(
     axis: impl Fn([T; N]) -> [T; M] + Copy,
     count: usize,
     from: &[T],
+    to: &mut Vectors<T, M>,
     at: impl Fn(usize, usize) -> usize,
     mut store: impl FnMut(usize, usize, usize, &[T]),
 ) {
     let whole = count / LANES * LANES;
     for first in (0..whole).step_by(LANES) {
-        let zeros = &[T::ZERO; LANES];
-        let mut vectors = [[zeros; N]; N];
+        let none = &[T::ZERO; LANES];
+        let mut vectors = [[none; N]; N];
         for (i, row) in vectors.iter_mut().enumerate() {
             for (j, vector) in row.iter_mut().enumerate() {
-                *vector = from[at(i, j) + first..].first_chunk().unwrap_or(zeros);
+                *vector = from[at(i, j) + first..].first_chunk().unwrap_or(none);
             }
         }
-        let to = lanes(axis, vectors);
+        lanes(axis, vectors, to);
         for (i, row) in to.iter().enumerate() {
             for (j, values) in row.iter().enumerate() {
                 store(i, j, first, values);
@@ -145,13 +153,13 @@ fn channels<T: Element, const N: usize, const M: usize>(
     }
     if whole < count {
         let rest = count - whole;
-        let mut vectors = [[[T::ZERO; LANES]; N]; N];
+        let mut vectors: Vectors<T, N> = zeros();
         for (i, row) in vectors.iter_mut().enumerate() {
             for (j, vector) in row.iter_mut().enumerate() {
                 vector[..rest].copy_from_slice(&from[at(i, j) + whole..][..rest]);
             }
         }
-        let to = lanes(axis, vectors.each_ref().map(|row| row.each_ref()));
+        lanes(axis, vectors.each_ref().map(|row| row.each_ref()), to);
         for (i, row) in to.iter().enumerate() {
             for (j, values) in row.iter().enumerate() {
                 store(i, j, whole, &values[..rest]);
@@ -164,9 +172,10 @@ simd! {
     /// V = Bᵀ d B of a row of tiles: `strip` is six padded rows of `columns` pixels of `c` channels, tile t begins at column 4·t;
     /// point p of tile t goes to `v[p·plane + t·c..]`.
     pub(super) fn input[T: Element](isa, strip: &[T], columns: usize, c: usize, tiles: usize, v: &mut [T], plane: usize) {
+        let mut to = zeros();
         for tile in 0..tiles {
             let at = |i: usize, j: usize| (i * columns + tile * TILE + j) * c;
-            channels(input_axis, c, strip, at, |i, j, channel, values| {
+            channels(input_axis, c, strip, &mut to, at, |i, j, channel, values| {
                 v[(i * SIDE + j) * plane + tile * c + channel..][..values.len()].copy_from_slice(values);
             });
         }
@@ -174,15 +183,16 @@ simd! {
 }
 
 simd! {
-    /// Y = Aᵀ M A of a row of tiles, without what hangs over the edge: `m[p·plane + t·width..]` to `strip`, `valid` = rows (at
-    /// most four) and columns of pixels of `width` channels.
-    pub(super) fn output[T: Element](isa, m: &[T], plane: usize, width: usize, valid: (usize, usize), strip: &mut [T]) {
+    /// Y = Aᵀ M A of a row of tiles, without what hangs over the edge: `count` channels of `m[p·plane + t·width..]` to
+    /// `y[pixel·o..]`, the pixels being `valid` = rows (at most four) and columns.
+    pub(super) fn output[T: Element](isa, m: &[T], plane: usize, width: usize, count: usize, valid: (usize, usize), y: &mut [T], o: usize) {
         let (rows, columns) = valid;
+        let mut to = zeros();
         for tile in 0..columns.div_ceil(TILE) {
             let at = |i: usize, j: usize| (i * SIDE + j) * plane + tile * width;
-            channels(output_axis, width, m, at, |i, j, channel, values| {
+            channels(output_axis, count, m, &mut to, at, |i, j, channel, values| {
                 if i < rows && tile * TILE + j < columns {
-                    strip[(i * columns + tile * TILE + j) * width + channel..][..values.len()].copy_from_slice(values);
+                    y[(i * columns + tile * TILE + j) * o + channel..][..values.len()].copy_from_slice(values);
                 }
             });
         }
@@ -194,9 +204,10 @@ simd! {
     /// column each (if `turned` the last tap first); point p goes to `u[p·plane + k·width..]`, with zeros up to `width`.
     pub(super) fn weights[T: Element](isa, g: &[T], strides: (usize, usize), turned: bool, size: (usize, usize), u: &mut [T], plane: usize, width: usize) {
         let ((tap, row), (depth, columns)) = (strides, size);
+        let mut to = zeros();
         for k in 0..depth {
             let at = |i: usize, j: usize| (if turned { 8 - (3 * i + j) } else { 3 * i + j }) * tap + k * row;
-            channels(weight_axis, columns, g, at, |i, j, column, values| {
+            channels(weight_axis, columns, g, &mut to, at, |i, j, column, values| {
                 u[(i * SIDE + j) * plane + k * width + column..][..values.len()].copy_from_slice(values);
             });
             if columns < width {
@@ -213,9 +224,10 @@ simd! {
     /// panel of `width`, to `dm[p·plane + t·width..]`, with zeros where there are no more.
     pub(super) fn output_adjoint[T: Element](isa, strip: &[T], columns: usize, o: usize, first: usize, dm: &mut [T], plane: usize, width: usize) {
         let count = width.min(o - first);
+        let mut to = zeros();
         for tile in 0..columns / TILE {
             let at = |i: usize, j: usize| (i * columns + tile * TILE + j) * o + first;
-            channels(output_adjoint_axis, count, strip, at, |i, j, channel, values| {
+            channels(output_adjoint_axis, count, strip, &mut to, at, |i, j, channel, values| {
                 dm[(i * SIDE + j) * plane + tile * width + channel..][..values.len()].copy_from_slice(values);
             });
             if count < width {
@@ -230,7 +242,7 @@ simd! {
 simd! {
     /// Adds dw = Gᵀ dU G of one input channel: `du[p·plane..]` to `add(tap, channel, values)`.
     pub(super) fn weight_adjoint[T: Element](isa, du: &[T], plane: usize, o: usize, dw: &mut [T]) {
-        channels(weight_adjoint_axis, o, du, |i, j| (i * SIDE + j) * plane, |i, j, channel, values| {
+        channels(weight_adjoint_axis, o, du, &mut zeros(), |i, j| (i * SIDE + j) * plane, |i, j, channel, values| {
             dw[(3 * i + j) * o + channel..][..values.len()].copy_from_slice(values);
         });
     }

@@ -17,7 +17,8 @@ const ROWS: usize = 32;
 pub(super) struct Weights<T: Element> {
     values: CpuBuffer<T>,
     depth: usize,
-    columns: usize,
+    /// Columns in all.
+    pub(super) columns: usize,
     lanes: usize,
 }
 
@@ -87,8 +88,9 @@ impl<T: Element> Weights<T> {
         self.columns.div_ceil(2 * self.lanes)
     }
 
-    /// One point's part of a panel.
-    pub(super) fn panel(&self, panel: usize, point: usize) -> Panel<'_, T> {
+    /// One point's part of a panel: `index` counts the points of one panel after the other.
+    pub(super) fn panel(&self, index: usize) -> Panel<'_, T> {
+        let (panel, point) = (index / POINTS, index % POINTS);
         let (first, columns, width) = self.columns_of(panel);
         let values = &self.values[self.start(panel) + point * plane(self.depth * width)..][..self.depth * width];
         Panel { values, first, columns, vectors: width / self.lanes, width }
