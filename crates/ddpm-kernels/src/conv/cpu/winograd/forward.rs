@@ -1,7 +1,8 @@
 use ddpm_tensor::cpu::disjoint::DisjointMut;
 use ddpm_tensor::{Cpu, Element, Tensor, View};
 
-use super::block::{Cut, convolve};
+use super::convolution::Convolution;
+use super::cut::Cut;
 use super::weights::Weights;
 use crate::conv::cpu::Sizes;
 use crate::conv::cpu::direct::forward::finish;
@@ -18,23 +19,21 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
     e: &Epilogue<'_, Cpu<T>>,
 ) -> Result<Output<Cpu<T>>, KernelError> {
     let rows = Rows::new(cpu, x);
-    let micro = Micro::new::<T>(cpu.isa());
-    let weights = Weights::forward(cpu, micro, s, w.as_slice());
+    let weights = Weights::new(Micro::new::<T>(cpu.isa()), s, w.as_slice(), false);
+    let cut = Cut::new([s.n, s.h, s.w], s.c, cpu.threads());
+    let convolution = Convolution::new(cpu, &rows, weights, cut, s.nanoseconds());
     let mut y = Tensor::alloc(cpu, [s.n, s.h, s.w, s.o])?;
-    let cut = Cut::new(s.n, (s.h, s.w), s.c, cpu.threads());
     let statistics_len = if e.statistics { 2 * s.o } else { 0 };
     let mut partial = cpu.scratch(s.n * cut.parts() * statistics_len);
     let (y_out, partial_out) = (DisjointMut::new(y.as_mut_slice()), DisjointMut::new(&mut partial));
     cpu.parallel(cut.tasks(), s.nanoseconds(), |task| {
-        let (images, block_rows) = cut.block(task);
+        let block = cut.block(task);
         let row = s.w * s.o;
-        let start = (images.start * s.h + block_rows.start) * row;
-        // whole images, or rows of one
-        let len = ((images.len() - 1) * s.h + block_rows.len()) * row;
+        let start = (block.images.start * s.h + block.rows.start) * row;
+        let len = block.images.len() * block.rows.len() * row;
         // SAFETY: tasks have different images or rows.
         let y = unsafe { y_out.part(start..start + len) };
-        let block = (images.clone(), block_rows.clone());
-        convolve(cpu, micro, &rows, &weights, block, y, |image, rows, columns, y| {
+        convolution.block(cpu, &block, y, |image, rows, columns, y| {
             let at = (image * s.h + rows.start) * row;
             let bias = e.bias.map_or(&[][..], |b| &b.as_slice()[columns.clone()]);
             let channel = e.channel.map_or(&[][..], |v| &v.as_slice()[image * s.o..][columns.clone()]);
@@ -42,9 +41,8 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
             finish(cpu.isa(), columns, bias, channel, residual, T::of_f32(e.scale), y, s.o);
         });
         if e.statistics {
-            let part = task % cut.parts();
-            for (image, y) in images.zip(y.chunks_exact(block_rows.len() * row)) {
-                let at = (image * cut.parts() + part) * statistics_len;
+            for (image, y) in block.images.zip(y.chunks_exact(block.rows.len() * row)) {
+                let at = (image * cut.parts() + task % cut.parts()) * statistics_len;
                 // SAFETY: each image's part has its own.
                 let out = unsafe { partial_out.part(at..at + statistics_len) };
                 statistics::cpu::of_pixels(cpu.isa(), y, s.o, out);
@@ -53,8 +51,7 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
     });
     let statistics = if e.statistics {
         let mut out = Tensor::alloc(cpu, [s.n, s.o, 2])?;
-        let pixels = |part: usize| cut.part_rows(part).len() * s.w;
-        statistics::cpu::merge_images(&partial, s.o, cut.parts(), pixels, out.as_mut_slice());
+        statistics::cpu::merge_images(&partial, s.o, cut.parts(), |part| cut.pixels(part), out.as_mut_slice());
         Some(out)
     } else {
         None

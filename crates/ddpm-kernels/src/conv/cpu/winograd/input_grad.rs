@@ -1,6 +1,8 @@
 use ddpm_tensor::{Cpu, Element, View};
 
-use super::block::{Cut, convolve};
+use super::block::Block;
+use super::convolution::Convolution;
+use super::cut::Cut;
 use super::weights::Weights;
 use crate::conv::cpu::Sizes;
 use crate::conv::cpu::direct::tile::Micro;
@@ -8,6 +10,7 @@ use crate::operand::Operand;
 use crate::operand::cpu::{Rows, pulled_in};
 use crate::{KernelError, Pulled};
 
+/// The gradient of the operand's value is the convolution of dy with the weights turned around.
 pub(in crate::conv::cpu) fn input_grad<T: Element>(
     cpu: &Cpu<T>,
     s: &Sizes,
@@ -17,13 +20,12 @@ pub(in crate::conv::cpu) fn input_grad<T: Element>(
 ) -> Result<Pulled<Cpu<T>>, KernelError> {
     let rows = Rows::new(cpu, x);
     let dy = Rows::new(cpu, &Operand::plain(dy));
-    let micro = Micro::new::<T>(cpu.isa());
-    let weights = Weights::input_grad(cpu, micro, s, w.as_slice());
-    let cut = Cut::new(s.n, (s.h, s.w), s.o, cpu.threads());
+    let weights = Weights::new(Micro::new::<T>(cpu.isa()), s, w.as_slice(), true);
+    let cut = Cut::new([s.n, s.h, s.w], s.o, cpu.threads());
+    let convolution = Convolution::new(cpu, &dy, weights, cut, s.nanoseconds());
     let enlarged = if rows.nearest_2x { 2 } else { 1 };
-    let stored_rows = cut.part_rows(0).len().div_ceil(enlarged);
-    pulled_in(cpu, &rows, s.nanoseconds(), (cut.images, stored_rows), |images, stored, dv| {
-        let value = stored.start * enlarged..stored.end * enlarged;
-        convolve(cpu, micro, &dy, &weights, (images, value), dv, |_, _, _, _| {});
+    pulled_in(cpu, &rows, s.nanoseconds(), (cut.images, cut.rows.div_ceil(enlarged)), |images, stored, dv| {
+        let block = Block { images, rows: stored.start * enlarged..stored.end * enlarged, w: s.w };
+        convolution.block(cpu, &block, dv, |_, _, _, _| {});
     })
 }

@@ -5,6 +5,8 @@
 //! over channels alone, so no bit depends on what else is computed with a tile.
 
 mod block;
+mod convolution;
+mod cut;
 mod forward;
 mod input_grad;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use ddpm_tensor::cpu::disjoint::DisjointMut;
 use ddpm_tensor::{Cpu, Element, View};
 
-use super::block::{strip_columns, strips};
+use super::block::{Block, input};
 use super::plane;
 use super::transform::{self, POINTS, TILE};
 use crate::conv::cpu::Sizes;
@@ -52,7 +52,8 @@ pub(in crate::conv::cpu) fn weight_grad<T: Element>(
             cpu.parallel(POINTS, s.nanoseconds(), |point| {
                 // SAFETY: planes lie one after the other.
                 let du = unsafe { out.part(point * du_plane..(point + 1) * du_plane) };
-                let lens: Vec<usize> = (first..first + number).map(|part| layout.tiles(images.len(), part)).collect();
+                let lens: Vec<usize> =
+                    (first..first + number).map(|part| layout.block(images.len(), part).tiles()).collect();
                 layout.multiply(&parts, &lens, point, du, first > 0);
             });
         }
@@ -125,18 +126,13 @@ impl Layout {
         images.div_ceil(self.images) * self.image_parts()
     }
 
-    /// Images (counted from the group's first) and rows of pixels of a part.
-    fn cut(&self, images: usize, part: usize) -> (Range<usize>, Range<usize>) {
+    /// The images (counted from the group's first) and rows of a part.
+    fn block(&self, images: usize, part: usize) -> Block {
         let first = part / self.image_parts() * self.images;
         let step = TILE * self.tile_rows;
         let row = part % self.image_parts() * step;
-        (first..(first + self.images).min(images), row..(row + step).min(self.s.h))
-    }
-
-    /// Tiles of a part.
-    fn tiles(&self, images: usize, part: usize) -> usize {
-        let (images, rows) = self.cut(images, part);
-        images.len() * rows.len().div_ceil(TILE) * self.s.w.div_ceil(TILE)
+        let rows = row..(row + step).min(self.s.h);
+        Block { images: first..(first + self.images).min(images), rows, w: self.s.w }
     }
 
     /// Makes V and dM of a part.
@@ -149,30 +145,19 @@ impl Layout {
         part: usize,
         out: &mut [T],
     ) {
-        let (isa, s) = (cpu.isa(), self.s);
-        let across = s.w.div_ceil(TILE);
         let (v, dm) = out.split_at_mut(POINTS * self.v_plane());
-        let (images, rows) = self.cut(group.len(), part);
-        let images = group.start + images.start..group.start + images.end;
-        let mut done = 0;
-        strips(cpu, x, images.clone(), rows.clone(), |strip| {
-            let v = &mut v[done * s.c..];
-            transform::input(isa, strip, strip_columns(s.w), s.c, across, v, self.v_plane());
-            done += across;
-        });
+        let mut block = self.block(group.len(), part);
+        block.images = group.start + block.images.start..group.start + block.images.end;
+        input(cpu, x, &block, v, self.v_plane());
+        let (o, across) = (self.s.o, block.across());
         let columns = across * TILE;
-        let mut strip = cpu.scratch(TILE * columns * s.o);
-        let mut done = 0;
-        for image in images {
-            for first in rows.clone().step_by(TILE) {
-                let end = (first + TILE).min(rows.end);
-                strip[(end - first) * columns * s.o..].fill(T::ZERO);
-                dy.padded(image, first as isize..end as isize, (0, columns), 0..s.o, &mut strip);
-                for (first, width) in self.panels() {
-                    let dm = &mut dm[first * self.most + done * width..];
-                    transform::output_adjoint(isa, &strip, columns, s.o, first, dm, self.dm_plane(), width);
-                }
-                done += across;
+        let mut strip = cpu.scratch(TILE * columns * o);
+        for (i, (image, rows)) in block.tile_rows().enumerate() {
+            let first = rows.start as isize;
+            dy.padded(image, first..first + TILE as isize, (0, columns), 0..o, &mut strip);
+            for (first, width) in self.panels() {
+                let dm = &mut dm[first * self.most + i * across * width..];
+                transform::output_adjoint(cpu.isa(), &strip, columns, o, first, dm, self.dm_plane(), width);
             }
         }
     }

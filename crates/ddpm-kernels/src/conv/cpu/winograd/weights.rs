@@ -1,8 +1,10 @@
-//! Transformed weights in the order in which the tiles read them.
+//! Transformed weights, panel by panel, in the order in which the tiles read them.
+
+use std::ops::Range;
 
 use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::cpu::disjoint::DisjointMut;
-use ddpm_tensor::{Cpu, Element};
+use ddpm_tensor::{Cpu, Element, simd};
 
 use super::plane;
 use super::transform::{self, POINTS};
@@ -10,89 +12,123 @@ use crate::conv::cpu::Sizes;
 use crate::conv::cpu::direct::pack::Panel;
 use crate::conv::cpu::direct::tile::Micro;
 
-/// Rows of a panel that one task transforms.
+/// Rows that are transposed at a time.
 const ROWS: usize = 32;
 
-/// U = G g Gᵀ: for each panel of columns and each of the 36 points `[depth, width]`.
-pub(super) struct Weights<T: Element> {
-    values: CpuBuffer<T>,
-    depth: usize,
-    /// Columns in all.
-    pub(super) columns: usize,
-    lanes: usize,
+/// The weights of a convolution, `depth` rows of `columns`, of which panels are transformed: U = G g Gᵀ.
+#[derive(Clone, Copy)]
+pub(super) struct Weights<'a, T> {
+    /// `[3, 3, C, O]`.
+    w: &'a [T],
+    c: usize,
+    o: usize,
+    /// Whether rows are O and columns C, and the taps are turned around: for the gradient of the operand.
+    turned: bool,
+    pub(super) micro: Micro,
 }
 
-impl<T: Element> Weights<T> {
-    /// For the result: from C rows to O columns.
-    pub(super) fn forward(cpu: &Cpu<T>, micro: Micro, s: &Sizes, w: &[T]) -> Self {
-        Self::new(cpu, micro, (s.c, s.o), |k, first, columns, u, plane, width| {
-            let g = &w[k.start * s.o + first..];
-            transform::weights(cpu.isa(), g, (s.c * s.o, s.o), false, (k.len(), columns), u, plane, width);
-        })
+/// The columns of a panel.
+#[derive(Clone, Copy)]
+pub(super) struct Columns {
+    pub(super) first: usize,
+    pub(super) count: usize,
+    /// With padding.
+    pub(super) width: usize,
+}
+
+impl<'a, T: Element> Weights<'a, T> {
+    pub(super) fn new(micro: Micro, s: &Sizes, w: &'a [T], turned: bool) -> Self {
+        Self { w, c: s.c, o: s.o, turned, micro }
     }
 
-    /// For the gradient of the operand: from O rows to C columns, the taps turned around.
-    pub(super) fn input_grad(cpu: &Cpu<T>, micro: Micro, s: &Sizes, w: &[T]) -> Self {
-        Self::new(cpu, micro, (s.o, s.c), |k, first, columns, u, plane, width| {
-            // o by c, as the columns must follow each other
-            let tap = k.len() * columns;
-            let mut turned = cpu.scratch(9 * tap);
-            for (of_tap, to) in turned.chunks_exact_mut(tap).enumerate() {
-                for c in 0..columns {
-                    let from = &w[(of_tap * s.c + first + c) * s.o..][k.clone()];
-                    for (to, &from) in to[c..].iter_mut().step_by(columns).zip(from) {
-                        *to = from;
-                    }
-                }
-            }
-            transform::weights(cpu.isa(), &turned, (tap, columns), true, (k.len(), columns), u, plane, width);
-        })
-    }
-
-    /// `fill(rows, first column, columns, u, plane, width)` transforms some rows of a panel.
-    fn new(
-        cpu: &Cpu<T>,
-        micro: Micro,
-        (depth, columns): (usize, usize),
-        fill: impl Fn(std::ops::Range<usize>, usize, usize, &mut [T], usize, usize) + Send + Sync,
-    ) -> Self {
-        let lanes = micro.lanes;
-        let this = Self { values: cpu.scratch(0), depth, columns, lanes };
-        let mut values = cpu.scratch(this.start(this.panels()));
-        let out = DisjointMut::new(&mut values);
-        cpu.parallel(this.panels(), depth * columns * 2, |panel| {
-            let (first, count, width) = this.columns_of(panel);
-            // SAFETY: panels lie one after the other.
-            let u = unsafe { out.part(this.start(panel)..this.start(panel + 1)) };
-            for from in (0..depth).step_by(ROWS) {
-                let rows = from..(from + ROWS).min(depth);
-                fill(rows, first, count, &mut u[from * width..], plane(depth * width), width);
-            }
-        });
-        Self { values, ..this }
-    }
-
-    /// First column, columns that count and columns with padding of a panel.
-    fn columns_of(&self, panel: usize) -> (usize, usize, usize) {
-        let first = panel * 2 * self.lanes;
-        let count = (self.columns - first).min(2 * self.lanes);
-        (first, count, count.next_multiple_of(self.lanes))
-    }
-
-    /// Where a panel begins.
-    fn start(&self, panel: usize) -> usize {
-        panel * POINTS * plane(self.depth * 2 * self.lanes)
+    /// Rows and columns.
+    pub(super) fn size(&self) -> (usize, usize) {
+        if self.turned { (self.o, self.c) } else { (self.c, self.o) }
     }
 
     pub(super) fn panels(&self) -> usize {
-        self.columns.div_ceil(2 * self.lanes)
+        self.size().1.div_ceil(2 * self.micro.lanes)
     }
 
-    /// One point's part of a panel: `index` counts the points of one panel after the other.
-    pub(super) fn panel(&self, index: usize) -> Panel<'_, T> {
-        let (panel, point) = (index / POINTS, index % POINTS);
-        let (first, columns, width) = self.columns_of(panel);
-        let values = &self.values[self.start(panel) + point * plane(self.depth * width)..][..self.depth * width];
-        Panel { values, first, columns, vectors: width / self.lanes, width }
+    pub(super) fn columns(&self, panel: usize) -> Columns {
+        let first = panel * 2 * self.micro.lanes;
+        let count = (self.size().1 - first).min(2 * self.micro.lanes);
+        Columns { first, count, width: count.next_multiple_of(self.micro.lanes) }
+    }
+
+    /// Elements of a transformed panel of so many rows.
+    pub(super) fn panel_len(&self, rows: usize) -> usize {
+        POINTS * plane(rows * 2 * self.micro.lanes)
+    }
+
+    /// Transforms some rows of a panel: `u` as [`point`] reads it.
+    pub(super) fn transform(&self, cpu: &Cpu<T>, panel: usize, rows: Range<usize>, u: &mut [T]) {
+        let Columns { first, count, width } = self.columns(panel);
+        let (c, o, isa) = (self.c, self.o, cpu.isa());
+        let plane = plane(rows.len() * width);
+        if !self.turned {
+            let g = &self.w[rows.start * o + first..];
+            transform::weights(isa, g, (c * o, o), false, (rows.len(), count), u, plane, width);
+            return;
+        }
+        // O by C, as the columns must follow each other
+        let mut turned = cpu.scratch(9 * ROWS * count);
+        for from in rows.clone().step_by(ROWS) {
+            let number = ROWS.min(rows.end - from);
+            for (tap, to) in turned.chunks_exact_mut(ROWS * count).enumerate() {
+                transpose(isa, &self.w[(tap * c + first) * o + from..], o, (count, number), to);
+            }
+            let u = &mut u[(from - rows.start) * width..];
+            transform::weights(isa, &turned, (ROWS * count, count), true, (number, count), u, plane, width);
+        }
+    }
+}
+
+/// One point of a transformed panel of so many rows, and what follows it in memory.
+pub(super) fn point<T>(u: &[T], c: Columns, lanes: usize, rows: usize, point: usize) -> Panel<'_, T> {
+    let values = &u[point * plane(rows * c.width)..][..rows * c.width];
+    Panel { values, first: c.first, columns: c.count, vectors: c.width / lanes, width: c.width }
+}
+
+/// All panels, transformed.
+pub(super) fn pack<T: Element>(cpu: &Cpu<T>, weights: &Weights<'_, T>) -> CpuBuffer<T> {
+    let (rows, columns) = weights.size();
+    let len = weights.panel_len(rows);
+    let mut values = cpu.scratch(weights.panels() * len);
+    let out = DisjointMut::new(&mut values);
+    cpu.parallel(weights.panels(), rows * columns * 2, |panel| {
+        // SAFETY: panels lie one after the other.
+        let u = unsafe { out.part(panel * len..(panel + 1) * len) };
+        weights.transform(cpu, panel, 0..rows, u);
+    });
+    values
+}
+
+simd! {
+    /// `to[j·rows + i] = from[i·stride + j]` for `size` = rows and columns.
+    fn transpose[T: Element](isa, from: &[T], stride: usize, size: (usize, usize), to: &mut [T]) {
+        // squares of this side become shuffles of vectors
+        const SIDE: usize = 4;
+        let (rows, columns) = size;
+        for i in (0..rows).step_by(SIDE) {
+            for j in (0..columns).step_by(SIDE) {
+                if i + SIDE <= rows && j + SIDE <= columns {
+                    let mut square = [[T::ZERO; SIDE]; SIDE];
+                    for (k, row) in square.iter_mut().enumerate() {
+                        row.copy_from_slice(&from[(i + k) * stride + j..][..SIDE]);
+                    }
+                    for l in 0..SIDE {
+                        let column = square.map(|row| row[l]);
+                        to[(j + l) * rows + i..][..SIDE].copy_from_slice(&column);
+                    }
+                } else {
+                    for i in i..rows.min(i + SIDE) {
+                        for j in j..columns.min(j + SIDE) {
+                            to[j * rows + i] = from[i * stride + j];
+                        }
+                    }
+                }
+            }
+        }
     }
 }
