@@ -54,6 +54,8 @@ fn cases() -> Vec<Case> {
             });
         }
     }
+    // more tiles than are kept at a time, in two groups
+    cases.push(Case { n: 18, h: 33, w: 33, c: [128, 0], o: 130, groups: 8, silu: true, ..PLAIN });
     cases
 }
 

@@ -21,6 +21,11 @@ const PART_TILES: usize = 16;
 /// Elements of transformed tiles that are kept at a time, where a chain has no more.
 const KEPT_ELEMENTS: usize = 1 << 22;
 
+/// Tiles of a group up to which tasks own channels of dU, and not points: so few are read again sooner than dU is stored.
+const FEW_TILES: usize = 32;
+/// Channels of such a task.
+const SLICE: usize = 32;
+
 /// Adds the gradient to `dw [3, 3, C, O]`.
 pub(in crate::conv::cpu) fn weight_grad<T: Element>(
     cpu: &Cpu<T>,
@@ -29,47 +34,102 @@ pub(in crate::conv::cpu) fn weight_grad<T: Element>(
     x: &Operand<'_, Cpu<T>>,
     dw: &mut [T],
 ) {
-    let rows = Rows::new(cpu, x);
-    let dy = Rows::new(cpu, &Operand::plain(dy));
-    let micro = Micro::new::<T>(cpu.isa());
-    let layout = Layout::new(micro, s);
-    let du_plane = plane(s.c * layout.width);
-    let mut du = cpu.scratch(POINTS * du_plane);
-    let kept = (KEPT_ELEMENTS / (layout.chain * layout.part())).max(1) * layout.chain;
-    let mut parts = cpu.scratch((kept * layout.part()).max(KEPT_ELEMENTS));
-    for group in (0..s.n).step_by(GROUP) {
-        let images = group..(group + GROUP).min(s.n);
-        let count = layout.parts(images.len());
-        for first in (0..count).step_by(kept) {
-            let number = kept.min(count - first);
-            let out = DisjointMut::new(&mut parts);
-            cpu.parallel(number, s.nanoseconds(), |i| {
-                // SAFETY: parts lie one after the other.
-                let part = unsafe { out.part(i * layout.part()..(i + 1) * layout.part()) };
-                layout.transform(cpu, &rows, &dy, &images, first + i, part);
+    let (x, dy) = (Rows::new(cpu, x), Rows::new(cpu, &Operand::plain(dy)));
+    let layout = Layout::new(Micro::new::<T>(cpu.isa()), s);
+    let part_len = layout.part();
+    let kept = (KEPT_ELEMENTS / (layout.chain * part_len)).max(1) * layout.chain;
+    // always of one size, so that layers of any shape share the buffer
+    let mut parts = cpu.scratch((kept * part_len).max(KEPT_ELEMENTS));
+    let passes = layout.passes(kept);
+    let few =
+        s.n.min(GROUP) * layout.image_tiles() <= FEW_TILES && s.c >= 4 * SLICE && passes.iter().all(|p| p[0].whole());
+    let mut sums = cpu.scratch(0);
+    let dw = Gradient { dw: DisjointMut::new(dw), c: s.c, o: s.o };
+    for sections in passes {
+        let jobs: Vec<_> = sections.iter().flat_map(|s| s.parts.clone().map(move |part| (s, part))).collect();
+        let out = DisjointMut::new(&mut parts);
+        cpu.parallel(jobs.len(), s.nanoseconds(), |i| {
+            // SAFETY: parts lie one after the other.
+            let to = unsafe { out.part(i * part_len..(i + 1) * part_len) };
+            layout.transform(cpu, &x, &dy, &jobs[i].0.images, jobs[i].1, to);
+        });
+        let (all, parts) = (0..s.c, &parts[..]);
+        if few {
+            let slices = s.c.div_ceil(SLICE);
+            cpu.parallel(slices, s.nanoseconds(), |i| {
+                let channels = i * s.c / slices..(i + 1) * s.c / slices;
+                let du_plane = plane(channels.len() * layout.width);
+                let mut du = cpu.scratch(POINTS * du_plane);
+                for section in &sections {
+                    for (point, du) in du.chunks_exact_mut(du_plane).enumerate() {
+                        layout.multiply(parts, section, point, channels.clone(), du);
+                    }
+                    dw.add(cpu, (&du, du_plane), layout.width, channels.clone(), channels.start);
+                }
             });
-            let out = DisjointMut::new(&mut du);
-            cpu.parallel(POINTS, s.nanoseconds(), |point| {
-                // SAFETY: planes lie one after the other.
-                let du = unsafe { out.part(point * du_plane..(point + 1) * du_plane) };
-                let lens: Vec<usize> =
-                    (first..first + number).map(|part| layout.block(images.len(), part).tiles()).collect();
-                layout.multiply(&parts, &lens, point, du, first > 0);
+            continue;
+        }
+        let du_plane = plane(s.c * layout.width);
+        if sums.is_empty() {
+            sums = cpu.scratch(sections.len() * POINTS * du_plane);
+        }
+        let out = DisjointMut::new(&mut sums);
+        cpu.parallel(sections.len() * POINTS, s.nanoseconds(), |i| {
+            // SAFETY: planes lie one after the other.
+            let du = unsafe { out.part(i * du_plane..(i + 1) * du_plane) };
+            layout.multiply(parts, &sections[i / POINTS], i % POINTS, all.clone(), du);
+        });
+        if sections.iter().all(|s| s.last) {
+            cpu.parallel(s.c, s.c * s.o * 8, |c| {
+                for du in sums.chunks_exact(POINTS * du_plane).take(sections.len()) {
+                    dw.add(cpu, (du, du_plane), layout.width, c..c + 1, 0);
+                }
             });
         }
-        // groups are added in order: each element of the gradient is a chain of its own
-        let out = DisjointMut::new(dw);
-        cpu.parallel(s.c, s.c * s.o * 8, |c| {
-            let mut sums = cpu.scratch(9 * s.o);
-            transform::weight_adjoint(cpu.isa(), &du[c * layout.width..], du_plane, s.o, &mut sums);
-            for (tap, sums) in sums.chunks_exact(s.o).enumerate() {
-                // SAFETY: every task has a channel of its own.
-                let grad = unsafe { out.part((tap * s.c + c) * s.o..(tap * s.c + c + 1) * s.o) };
+    }
+}
+
+/// Parts of a group that are transformed and multiplied in one pass.
+struct Section {
+    /// The images of the group.
+    images: Range<usize>,
+    parts: Range<usize>,
+    /// Where the parts begin, in parts.
+    at: usize,
+    /// Whether no parts of the group follow.
+    last: bool,
+}
+
+impl Section {
+    fn whole(&self) -> bool {
+        self.parts.start == 0 && self.last
+    }
+}
+
+/// `dw [3, 3, C, O]`, to which threads add rows of their own.
+struct Gradient<'a, T> {
+    dw: DisjointMut<'a, T>,
+    c: usize,
+    o: usize,
+}
+
+impl<T: Element> Gradient<'_, T> {
+    /// Adds Gᵀ dU G of some channels, the first of which is row `channels.start − first` of `du`. Groups are added in order: each
+    /// element of the gradient is a chain of its own.
+    fn add(&self, cpu: &Cpu<T>, (du, du_plane): (&[T], usize), width: usize, channels: Range<usize>, first: usize) {
+        let mut sums = cpu.scratch(9 * self.o);
+        for c in channels {
+            let du = &du[(c - first) * width..];
+            transform::weight_adjoint(cpu.isa(), du, du_plane, self.o, &mut sums);
+            for (tap, sums) in sums.chunks_exact(self.o).enumerate() {
+                let start = (tap * self.c + c) * self.o;
+                // SAFETY: every thread has channels of its own.
+                let grad = unsafe { self.dw.part(start..start + self.o) };
                 for (grad, &sum) in grad.iter_mut().zip(sums) {
                     *grad += sum;
                 }
             }
-        });
+        }
     }
 }
 
@@ -126,6 +186,35 @@ impl Layout {
         images.div_ceil(self.images) * self.image_parts()
     }
 
+    /// Tiles of an image.
+    fn image_tiles(&self) -> usize {
+        self.s.h.div_ceil(TILE) * self.s.w.div_ceil(TILE)
+    }
+
+    /// What is done at a time, of which `kept` parts are kept: several whole groups, or some parts of a larger one.
+    fn passes(&self, kept: usize) -> Vec<Vec<Section>> {
+        let n = self.s.n;
+        let groups = (0..n).step_by(GROUP).map(|first| first..(first + GROUP).min(n));
+        let sections = groups.flat_map(|images| {
+            let count = self.parts(images.len());
+            (0..count).step_by(kept).map(move |first| {
+                let parts = first..(first + kept).min(count);
+                Section { images: images.clone(), at: 0, last: parts.end == count, parts }
+            })
+        });
+        let mut passes: Vec<Vec<Section>> = Vec::new();
+        for section in sections {
+            let at: usize = passes.last().map_or(0, |p| p.iter().map(|s| s.parts.len()).sum());
+            match passes.last_mut() {
+                Some(pass) if pass[0].whole() && section.whole() && at + section.parts.len() <= kept => {
+                    pass.push(Section { at, ..section });
+                }
+                _ => passes.push(vec![section]),
+            }
+        }
+        passes
+    }
+
     /// The images (counted from the group's first) and rows of a part.
     fn block(&self, images: usize, part: usize) -> Block {
         let first = part / self.image_parts() * self.images;
@@ -153,11 +242,17 @@ impl Layout {
         let columns = across * TILE;
         let mut strip = cpu.scratch(TILE * columns * o);
         for (i, (image, rows)) in block.tile_rows().enumerate() {
-            let first = rows.start as isize;
-            dy.padded(image, first..first + TILE as isize, (0, columns), 0..o, &mut strip);
+            let strip = if rows.len() == TILE && columns == self.s.w {
+                &dy.first_part()[(image * self.s.h + rows.start) * columns * o..]
+            } else {
+                // with zeros where tiles hang over the edge
+                let first = rows.start as isize;
+                dy.padded(image, first..first + TILE as isize, (0, columns), 0..o, &mut strip);
+                &strip
+            };
             for (first, width) in self.panels() {
                 let dm = &mut dm[first * self.most + i * across * width..];
-                transform::output_adjoint(cpu.isa(), &strip, columns, o, first, dm, self.dm_plane(), width);
+                transform::output_adjoint(cpu.isa(), strip, columns, o, first, dm, self.dm_plane(), width);
             }
         }
     }
@@ -168,23 +263,25 @@ impl Layout {
         (0..self.width).step_by(panel).map(move |first| (first, panel.min(self.width - first)))
     }
 
-    /// dU of one point, `[C, width]`: the sum over parts with `lens` tiles each of `Vᵀ dM`; added to what is there if `add`.
-    fn multiply<T: Element>(&self, parts: &[T], lens: &[usize], point: usize, du: &mut [T], add: bool) {
+    /// dU of one point and some channels, `[channels, width]`: the sum over a section's parts of `Vᵀ dM`; added to what is there
+    /// if earlier parts of the group are.
+    fn multiply<T: Element>(&self, parts: &[T], s: &Section, point: usize, channels: Range<usize>, du: &mut [T]) {
         let c = self.s.c;
-        assert!(lens.len() * self.part() <= parts.len() && c * self.width <= du.len());
+        let parts = &parts[s.at * self.part()..][..s.parts.len() * self.part()];
+        assert!(channels.end <= c && channels.len() * self.width <= du.len());
+        let lens: Vec<usize> = s.parts.clone().map(|part| self.block(s.images.len(), part).tiles()).collect();
         let mut segments = Vec::with_capacity(self.chain);
         for (first, width) in self.panels() {
-            for (i, lens) in lens.chunks(self.chain).enumerate() {
-                let chain = &parts[i * self.chain * self.part()..][..lens.len() * self.part()];
+            for (i, (lens, chain)) in lens.chunks(self.chain).zip(parts.chunks(self.chain * self.part())).enumerate() {
                 segments.clear();
                 segments.extend(lens.iter().enumerate().map(|(i, &len)| {
                     assert!(len <= self.most);
                     Segment { a: i * self.part() / c, b: i * self.part() / width, len }
                 }));
                 let dm = POINTS * self.v_plane() + point * self.dm_plane() + first * self.most;
-                for (at, height) in self.micro.heights(c) {
+                for (at, height) in self.micro.heights(channels.len()) {
                     let tile = Tile {
-                        a: &raw const chain[point * self.v_plane() + at],
+                        a: &raw const chain[point * self.v_plane() + channels.start + at],
                         a_row: 1,
                         a_k: c,
                         b: &raw const chain[dm],
@@ -192,9 +289,10 @@ impl Layout {
                         out: &raw mut du[at * self.width + first],
                         out_row: self.width,
                     };
+                    let add = s.parts.start > 0 || i > 0;
                     // SAFETY: a part's planes hold `most` tiles and more, no segment is longer, and all parts and the plane
                     // of dU are in their slices, asserted above.
-                    unsafe { self.micro.run(height, width / self.micro.lanes, &segments, tile, add || i > 0) };
+                    unsafe { self.micro.run(height, width / self.micro.lanes, &segments, tile, add) };
                 }
             }
         }
