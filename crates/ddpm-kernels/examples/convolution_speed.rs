@@ -1,6 +1,9 @@
 //! Speed of convolutions in all three directions at the shapes of the presets' networks, in GFLOP/s.
 //!
-//! `cargo run --release -p ddpm-kernels --example convolution_speed [THREADS [ISA [SHAPE]]]`
+//! `cargo run --release -p ddpm-kernels --example convolution_speed [threads=N] [isa=NAME] [precision=NAME] [shape=TEXT] [direction=NAME] [runs=N]`
+//!
+//! `precision=strict` shows the direct engine; `shape=8x` only those shapes whose names hold this text; `direction` is
+//! `forward`, `input` or `weight`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -18,10 +21,19 @@ fn normals(cpu: &Cpu<f32>, shape: impl Into<Shape>) -> Tensor<Cpu<f32>> {
     Tensor::from_slice(cpu, shape, &values).unwrap()
 }
 
-/// Median seconds of seven runs.
-fn time(mut run: impl FnMut()) -> f64 {
+/// The value of a `name=value` argument.
+fn argument(name: &str) -> Option<String> {
+    std::env::args().find_map(|a| a.strip_prefix(name)?.strip_prefix('=').map(String::from))
+}
+
+/// Median seconds of seven runs (or as many as wanted); nothing is run in another direction than the wanted one.
+fn time(direction: &str, mut run: impl FnMut()) -> f64 {
+    if argument("direction").is_some_and(|wanted| wanted != direction) {
+        return f64::NAN;
+    }
     run();
-    let mut times: Vec<f64> = (0..7)
+    let runs = argument("runs").map_or(7, |n| n.parse().unwrap());
+    let mut times: Vec<f64> = (0..runs)
         .map(|_| {
             let start = Instant::now();
             run();
@@ -29,14 +41,19 @@ fn time(mut run: impl FnMut()) -> f64 {
         })
         .collect();
     times.sort_by(f64::total_cmp);
-    times[3]
+    times[runs / 2]
 }
 
 fn main() {
-    let threads = std::env::args().nth(1).and_then(|n| n.parse().ok());
-    let isa = std::env::args().nth(2).map(|name| name.parse().unwrap());
-    let cpu = Cpu::<f32>::new(CpuOptions { threads, isa, ..Default::default() }).unwrap();
-    let only = std::env::args().nth(3).unwrap_or_default();
+    let argument =
+        |name: &str| std::env::args().find_map(|a| a.strip_prefix(name)?.strip_prefix('=').map(String::from));
+    let cpu = Cpu::<f32>::new(CpuOptions {
+        threads: argument("threads").map(|n| n.parse().unwrap()),
+        isa: argument("isa").map(|name| name.parse().unwrap()),
+        precision: argument("precision").map(|name| name.parse().unwrap()).unwrap_or_default(),
+    })
+    .unwrap();
+    let wanted = argument("shape").unwrap_or_default();
     println!("{cpu:?}");
     println!("{:28} {:>9} {:>9} {:>9}   GFLOP/s", "shape", "forward", "input", "weight");
     let three = Geometry::THREE;
@@ -58,11 +75,19 @@ fn main() {
         (8, 32, 128, 128, three, 32),
         (8, 16, 256, 256, three, 32),
         (8, 8, 256, 256, three, 32),
+        (16, 32, 128, 128, three, 32),
+        (16, 32, 256, 128, three, 32),
+        (16, 16, 256, 256, three, 32),
+        (16, 16, 512, 256, three, 32),
+        (16, 8, 256, 256, three, 32),
+        (16, 8, 512, 256, three, 32),
+        (16, 4, 256, 256, three, 32),
+        (16, 4, 512, 256, three, 32),
         (8, 16, 512, 256, three, 32),
         (8, 16, 256, 256, Geometry::ONE, 32),
     ] {
-        let shape = format!("{n}x{h}² {c}→{o} {}x{}/{}", g.kernel, g.kernel, g.stride);
-        if !shape.contains(&only) {
+        let name = format!("{n}x{h}² {c}→{o} {}x{}/{}", g.kernel, g.kernel, g.stride);
+        if !name.contains(&wanted) {
             continue;
         }
         let x = normals(&cpu, [n, h, h, c]);
@@ -81,10 +106,10 @@ fn main() {
         let mut grads = cpu.zeroed(w.shape().len());
         let flops = 2.0 * (n * oh * ow * o * c * g.kernel * g.kernel) as f64;
         let speed = |seconds: f64| flops / seconds / 1e9;
-        let forward = time(|| drop(cpu.conv(&operand, w.view(), g, &epilogue).unwrap()));
-        let input = time(|| drop(cpu.conv_input_grad(dy.view(), w.view(), g, &operand).unwrap()));
+        let forward = time("forward", || drop(cpu.conv(&operand, w.view(), g, &epilogue).unwrap()));
+        let input = time("input", || drop(cpu.conv_input_grad(dy.view(), w.view(), g, &operand).unwrap()));
         let len = grads.len();
-        let weight = time(|| cpu.conv_weight_grad(dy.view(), &operand, g, &mut grads, 0..len).unwrap());
-        println!("{:28} {:9.0} {:9.0} {:9.0}", shape, speed(forward), speed(input), speed(weight));
+        let weight = time("weight", || cpu.conv_weight_grad(dy.view(), &operand, g, &mut grads, 0..len).unwrap());
+        println!("{name:28} {:9.0} {:9.0} {:9.0}", speed(forward), speed(input), speed(weight));
     }
 }

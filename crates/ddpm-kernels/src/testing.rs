@@ -16,15 +16,20 @@ pub(crate) fn cpu<T: Element>() -> Cpu<T> {
 }
 
 /// A handle with two threads, the best instruction set and precision `strict`.
-pub(crate) fn strict() -> Cpu<f32> {
+pub(crate) fn strict<T: Element>() -> Cpu<T> {
     cpu_with(2, Isa::detect(), Precision::Strict)
 }
 
 /// 1, 2, 3 and 7 threads with the best instruction set, then every set with two threads, all `strict`; the first is the
 /// reference.
 pub(crate) fn handles<T: Element>() -> Vec<Cpu<T>> {
-    let threads = [1, 2, 3, 7].map(|n| cpu_with(n, Isa::detect(), Precision::Strict));
-    threads.into_iter().chain(Isa::all().into_iter().map(|isa| cpu_with(2, isa, Precision::Strict))).collect()
+    handles_of(Precision::Strict)
+}
+
+/// The same for another precision.
+pub(crate) fn handles_of<T: Element>(precision: Precision) -> Vec<Cpu<T>> {
+    let threads = [1, 2, 3, 7].map(|n| cpu_with(n, Isa::detect(), precision));
+    threads.into_iter().chain(Isa::all().into_iter().map(|isa| cpu_with(2, isa, precision))).collect()
 }
 
 /// |got − expected| / |expected|, 0 for nothing.

@@ -3,8 +3,9 @@
 
 mod amx;
 pub(crate) mod direct;
-mod engine;
+pub(in crate::conv) mod engine;
 mod store;
+mod winograd;
 
 use std::ops::Range;
 
@@ -28,6 +29,7 @@ pub(crate) fn conv<T: Element>(
     match Engine::of(cpu, &s, Direction::Forward) {
         Engine::Direct => direct::conv(cpu, &s, x, w, e),
         Engine::Tiles(tiles) => amx::conv(tiles, cpu, &s, x, w, e),
+        Engine::Winograd => winograd::conv(cpu, &s, x, w, e),
     }
 }
 
@@ -43,6 +45,7 @@ pub(crate) fn input_grad<T: Element>(
     match Engine::of(cpu, &s, Direction::InputGrad) {
         Engine::Direct => direct::input_grad(cpu, &s, dy, w, x),
         Engine::Tiles(tiles) => amx::input_grad(tiles, cpu, &s, dy, w, x),
+        Engine::Winograd => winograd::input_grad(cpu, &s, dy, w, x),
     }
 }
 
@@ -63,6 +66,7 @@ pub(crate) fn weight_grad<T: Element>(
     match Engine::of(cpu, &s, Direction::WeightGrad) {
         Engine::Direct => direct::weight_grad(cpu, &s, dy, x, &mut grads[dw]),
         Engine::Tiles(tiles) => amx::weight_grad(tiles, cpu, &s, dy, x, &mut grads[dw]),
+        Engine::Winograd => winograd::weight_grad(cpu, &s, dy, x, &mut grads[dw]),
     }
     Ok(())
 }

@@ -101,6 +101,30 @@ simd! {
     }
 }
 
+simd! {
+    /// The same where the product was stored in place: `y = (y + (bias + channel) + residual)·scale`.
+    pub(super) fn finish[T: Element](isa, columns: Range<usize>, e: Ending<'_, T>, y: &mut [T], o: usize) {
+        for (first, some) in groups(columns.len()) {
+            let first = columns.start + first;
+            let mut shift = [T::ZERO; LANES];
+            for v in [e.bias, e.channel] {
+                for (shift, &v) in shift.iter_mut().zip(v.get(first..first + some).unwrap_or(&[])) {
+                    *shift += v;
+                }
+            }
+            for (x, y) in y.chunks_exact_mut(o).enumerate() {
+                let residual = e.residual.get(x * o + first..).unwrap_or(&[]);
+                for (i, y) in y[first..first + some].iter_mut().enumerate() {
+                    *y = match residual.get(i) {
+                        Some(&residual) => (*y + shift[i] + residual) * e.scale,
+                        None => (*y + shift[i]) * e.scale,
+                    };
+                }
+            }
+        }
+    }
+}
+
 /// Asks for the memory of some columns of pixels, which will be stored soon.
 pub(super) fn fetch<T: Element>(y: &[T], o: usize, columns: &Range<usize>) {
     #[cfg(target_arch = "x86_64")]

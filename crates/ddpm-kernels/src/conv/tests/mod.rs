@@ -3,32 +3,32 @@
 mod engines;
 
 use ddpm_tensor::random::{Address, Purpose};
-use ddpm_tensor::{Cpu, Element, Tensor, View};
+use ddpm_tensor::{Cpu, Element, Precision, Tensor, View};
 
 use super::{Geometry, Padding};
-use crate::testing::{close, cpu, same_bits, strict, tensor, values};
+use crate::testing::{close, cpu, handles_of, same_bits, strict, tensor, values};
 use crate::{Backend, Dropout, Epilogue, Norm, Operand, Parts};
 
 /// One case: sizes and which options are on.
 #[derive(Debug, Clone, Copy)]
-struct Case {
-    n: usize,
-    h: usize,
-    w: usize,
+pub(super) struct Case {
+    pub(super) n: usize,
+    pub(super) h: usize,
+    pub(super) w: usize,
     /// Channels of the two parts; no second one if 0.
-    c: [usize; 2],
-    o: usize,
-    g: Geometry,
+    pub(super) c: [usize; 2],
+    pub(super) o: usize,
+    pub(super) g: Geometry,
     /// Groups of the norm; none if 0.
-    groups: usize,
-    scale_shift: bool,
-    silu: bool,
-    dropout: f32,
-    nearest_2x: bool,
-    epilogue: bool,
+    pub(super) groups: usize,
+    pub(super) scale_shift: bool,
+    pub(super) silu: bool,
+    pub(super) dropout: f32,
+    pub(super) nearest_2x: bool,
+    pub(super) epilogue: bool,
 }
 
-const PLAIN: Case = Case {
+pub(super) const PLAIN: Case = Case {
     n: 2,
     h: 5,
     w: 7,
@@ -72,7 +72,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Everything that an operand and an epilogue of a case borrow.
-struct Held<T: Element> {
+pub(super) struct Held<T: Element> {
     case: Case,
     parts: [Tensor<Cpu<T>>; 2],
     statistics: Tensor<Cpu<T>>,
@@ -87,7 +87,7 @@ struct Held<T: Element> {
 }
 
 impl<T: Element> Held<T> {
-    fn new(cpu: &Cpu<T>, case: Case) -> Self {
+    pub(super) fn new(cpu: &Cpu<T>, case: Case) -> Self {
         let Case { n, h, w, c, o, g, .. } = case;
         let total = c[0] + c[1];
         let parts = [tensor(cpu, 1, [n, h, w, c[0]]), tensor(cpu, 2, [n, h, w, c[1]])];
@@ -153,12 +153,12 @@ impl<T: Element> Held<T> {
         }
     }
 
-    fn forward(&self, cpu: &Cpu<T>) -> crate::Output<Cpu<T>> {
+    pub(super) fn forward(&self, cpu: &Cpu<T>) -> crate::Output<Cpu<T>> {
         cpu.conv(&self.operand(), self.w.view(), self.case.g, &self.epilogue()).unwrap()
     }
 
     /// dx of both parts, dw, dγ, dβ and the gradient of scale-shift.
-    fn backward(&self, cpu: &Cpu<T>) -> Vec<Vec<T>> {
+    pub(super) fn backward(&self, cpu: &Cpu<T>) -> Vec<Vec<T>> {
         let (x, c) = (self.operand(), self.case.c[0] + self.case.c[1]);
         let pulled = cpu.conv_input_grad(self.dy.view(), self.w.view(), self.case.g, &x).unwrap();
         let mut grads = cpu.zeroed(self.w.shape().len() + 2 * c);
@@ -265,14 +265,14 @@ impl<T: Element> Held<T> {
 }
 
 #[test]
-fn forward_is_the_definition() {
-    let (cpu, exact) = (strict(), cpu::<f64>());
+pub(super) fn forward_is_the_definition() {
+    let (strict, exact) = (strict::<f32>(), cpu::<f64>());
     for case in cases() {
         let held = Held::new(&exact, case);
         close(&format!("f64 {case:?}"), held.forward(&exact).y.as_slice(), &held.by_definition(), 1e-11, 1e-11);
-        let held = Held::new(&cpu, case);
+        let held = Held::new(&strict, case);
         let scale = ((case.c[0] + case.c[1]) as f64 * case.g.kernel.pow(2) as f64).sqrt();
-        close(&format!("f32 {case:?}"), held.forward(&cpu).y.as_slice(), &held.by_definition(), 2e-6, 2e-6 * scale);
+        close(&format!("f32 {case:?}"), held.forward(&strict).y.as_slice(), &held.by_definition(), 2e-6, 2e-6 * scale);
     }
 }
 
@@ -287,7 +287,7 @@ fn the_value_of_an_operand_is_the_definition() {
 }
 
 #[test]
-fn statistics_are_those_of_what_was_stored() {
+pub(super) fn statistics_are_those_of_what_was_stored() {
     let cpu = cpu::<f64>();
     for case in cases().into_iter().filter(|c| c.epilogue) {
         let output = Held::new(&cpu, case).forward(&cpu);
@@ -300,7 +300,7 @@ fn statistics_are_those_of_what_was_stored() {
 
 /// Directional derivatives of Σ y·dy by central differences, along random directions of each input in turn.
 #[test]
-fn backward_is_the_derivative() {
+pub(super) fn backward_is_the_derivative() {
     let cpu = cpu::<f64>();
     for case in cases() {
         // the normalised group of one pixel and one channel has no derivative worth the name
@@ -351,9 +351,42 @@ fn backward_is_the_derivative() {
     }
 }
 
+/// Every gradient, the result and its statistics.
+pub(super) fn results<T: Element>(cpu: &Cpu<T>, case: Case) -> Vec<Vec<T>> {
+    let held = Held::new(cpu, case);
+    let output = held.forward(cpu);
+    let mut all = held.backward(cpu);
+    all.push(output.y.as_slice().to_vec());
+    all.extend(output.statistics.map(|s| s.as_slice().to_vec()));
+    all
+}
+
+#[test]
+fn no_bit_of_strict_depends_on_threads_or_instruction_set() {
+    same_bits_everywhere(Precision::Strict);
+}
+
+/// For any number of threads and every instruction set.
+pub(super) fn same_bits_everywhere(precision: Precision) {
+    for case in cases() {
+        let mut reference: Option<Vec<Vec<f32>>> = None;
+        for cpu in handles_of(precision) {
+            let all = results(&cpu, case);
+            match &reference {
+                None => reference = Some(all),
+                Some(reference) => {
+                    for (i, (got, expected)) in all.iter().zip(reference).enumerate() {
+                        same_bits(&format!("{case:?} {cpu:?} result {i}"), got, expected);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Image 3 of 35 is the same alone, and the gradient of 35 images is that of the first 32 and the last 3 in turn.
 #[test]
-fn no_bit_depends_on_the_batch() {
+pub(super) fn no_bit_depends_on_the_batch() {
     let cpu = cpu::<f32>();
     for case in cases() {
         let case =

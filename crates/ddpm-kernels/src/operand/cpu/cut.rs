@@ -19,6 +19,11 @@ impl Cut {
         Self { n, height, rows: rows.clamp(1, height.max(1)), images: 0 }
     }
 
+    /// Tasks of `images` images where parts are whole.
+    pub(crate) fn fixed(n: usize, height: usize, rows: usize, images: usize) -> Self {
+        Self { images: if rows >= height { images } else { 0 }, ..Self::by_rows(n, height, rows) }
+    }
+
     /// Tasks of at most `images` images, as many for each thread, if there are enough of them; parts of at most `rows` rows.
     pub(crate) fn by_images(n: usize, height: usize, rows: usize, images: usize, threads: usize) -> Self {
         let tasks = n.div_ceil(images.max(1)).max(threads).next_multiple_of(threads.max(1));

@@ -9,6 +9,8 @@ mod forward;
 mod input_grad;
 mod left;
 mod order;
+#[cfg(test)]
+mod tests;
 mod unit;
 mod weight_grad;
 mod weights;
@@ -36,7 +38,7 @@ const STRIP: usize = 6 << 10;
 
 /// What multiplies, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Engine {
+pub(in crate::conv) struct Engine {
     unit: Unit,
     products: Products,
 }
@@ -45,6 +47,10 @@ impl Engine {
     /// Three products for each of f32, on AMX.
     #[cfg(target_arch = "x86_64")]
     pub(super) const SPLIT: Self = Self { unit: Unit::Amx, products: Products::Split };
+
+    /// The same in plain code.
+    #[cfg(test)]
+    pub(super) const PLAIN: Self = Self { unit: Unit::Plain, products: Products::Split };
 
     /// Tiles for this thread.
     fn tiles(self) -> Tiles {

@@ -1,9 +1,9 @@
 //! Convolutions as products of f32 or f64 numbers: the tiles read the operand beside its zeros directly, tap by tap, so that
 //! nothing is lowered to a matrix.
 
-mod forward;
+pub(super) mod forward;
 mod input_grad;
-mod pack;
+pub(super) mod pack;
 pub(crate) mod tile;
 mod weight_grad;
 

@@ -51,30 +51,34 @@ pub(crate) fn product<T: Element>(
     panel: Panel<'_, T>,
     out: &mut [T],
 ) {
-    let reach = chunks.iter().flatten().map(|s| s.a + s.len).max().unwrap_or(0);
-    let depth = chunks.iter().flatten().map(|s| s.b + s.len).max().unwrap_or(0);
-    assert!(depth * panel.width <= panel.values.len());
     for (i, chunk) in chunks.iter().enumerate() {
         for (line, first) in lines.clone().enumerate() {
             for (at, height) in micro.heights(rows) {
-                let a_first = first + at * a_row;
-                let out_first = (line * rows + at) * panel.width;
-                assert!(a_first + (height - 1) * a_row + reach <= a.len());
-                assert!(out_first + height * panel.width <= out.len());
-                let t = Tile {
-                    a: &raw const a[a_first],
-                    a_row,
-                    a_k: 1,
-                    b: panel.values.as_ptr(),
-                    b_row: panel.width,
-                    out: &raw mut out[out_first],
-                    out_row: panel.width,
-                };
-                // SAFETY: all that is read and written lies in the slices, asserted above.
-                unsafe { micro.run(height, panel.vectors, chunk, t, i > 0) };
+                let out = &mut out[(line * rows + at) * panel.width..];
+                run(micro, (&a[first + at * a_row..], a_row), height, chunk, panel, i > 0, out);
             }
         }
     }
+}
+
+/// One chunk's part of a tile: `out[row][j] (+)= Σ_k a[row·a_row + k] · panel[k][j]`.
+pub(crate) fn run<T: Element>(
+    micro: Micro,
+    (a, a_row): (&[T], usize),
+    rows: usize,
+    chunk: &[Segment],
+    panel: Panel<'_, T>,
+    add: bool,
+    out: &mut [T],
+) {
+    let reach = chunk.iter().map(|s| s.a + s.len).max().unwrap_or(0);
+    let depth = chunk.iter().map(|s| s.b + s.len).max().unwrap_or(0);
+    assert!(rows <= micro.rows && (rows - 1) * a_row + reach <= a.len());
+    assert!(depth * panel.width <= panel.values.len() && rows * panel.width <= out.len());
+    let (a, out) = (a.as_ptr(), out.as_mut_ptr());
+    let t = Tile { a, a_row, a_k: 1, b: panel.values.as_ptr(), b_row: panel.width, out, out_row: panel.width };
+    // SAFETY: all that is read and written lies in the slices, asserted above.
+    unsafe { micro.run(rows, panel.vectors, chunk, t, add) };
 }
 
 /// Where a tile's operands and its result are: `out[m][j] (+)= Σ_k a[m·a_row + k·a_k] · b[k·b_row + j]`.
