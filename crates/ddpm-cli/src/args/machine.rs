@@ -53,6 +53,6 @@ pub(crate) enum PrecisionName {
     Strict,
     /// f32 in and out, fast products between
     F32,
-    /// Products of bf16 values, summed in f32 (not built yet)
+    /// Products of bf16 values, summed in f32 (on CPUs with AMX)
     Bf16,
 }

@@ -10,10 +10,6 @@ use crate::{
 
 /// Refuses what has no engine yet, before anything is read or built.
 pub(super) fn check(machine: &Machine) -> Result<()> {
-    if machine.precision == Some(PrecisionName::Bf16) {
-        let failure = Failure::not_built("--precision bf16").next("--precision f32 is the default, strict the slowest");
-        return Err(failure.into());
-    }
     if let DeviceName::Cuda(index) = machine.device {
         // No GPU is a fact about the machine, and said as one; a GPU that answers has no engine here yet.
         let info = cuda::probe().at(format!("--device cuda:{index}")).next("--device cpu works everywhere")?;
@@ -23,7 +19,11 @@ pub(super) fn check(machine: &Machine) -> Result<()> {
         }
         return Err(Failure::not_built("computing on a GPU").next("--device cpu works everywhere").into());
     }
-    isa(machine)?;
+    let isa = isa(machine)?.unwrap_or_else(Isa::detect);
+    if machine.precision == Some(PrecisionName::Bf16) && !isa.multiplies_bf16() {
+        let what = format!("the instruction set {isa} has no products of bf16: AMX has them");
+        return Err(Failure::usage(what).place("--precision bf16").next("--precision f32 works everywhere").into());
+    }
     Ok(())
 }
 
@@ -31,11 +31,12 @@ fn isa(machine: &Machine) -> Result<Option<Isa>> {
     let has = || Isa::all().iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
     match machine.isa.as_deref() {
         None => Ok(None),
-        Some("amx") => Err(Failure::not_built("--isa amx").next(format!("this machine offers: {}", has())).into()),
-        Some(name @ ("portable" | "avx2" | "avx512")) => match Isa::all().into_iter().find(|isa| isa.name() == name) {
-            Some(isa) => Ok(Some(isa)),
-            None => Err(Failure::new(format!("this machine has no {name}")).place("--isa").next(has()).into()),
-        },
+        Some(name @ ("portable" | "avx2" | "avx512" | "amx")) => {
+            match Isa::all().into_iter().find(|isa| isa.name() == name) {
+                Some(isa) => Ok(Some(isa)),
+                None => Err(Failure::new(format!("this machine has no {name}")).place("--isa").next(has()).into()),
+            }
+        }
         Some(name) => Err(Failure::usage(format!("there is no instruction set `{name}`"))
             .place("--isa")
             .next("portable, avx2, avx512 or amx")
@@ -47,9 +48,10 @@ fn isa(machine: &Machine) -> Result<Option<Isa>> {
 pub(super) fn open(machine: &Machine, default: Precision) -> Result<(Cpu<f32>, Option<String>)> {
     check(machine)?;
     let precision = match machine.precision {
-        None | Some(PrecisionName::Bf16) => default,
+        None => default,
         Some(PrecisionName::Strict) => Precision::Strict,
         Some(PrecisionName::F32) => Precision::F32,
+        Some(PrecisionName::Bf16) => Precision::Bf16,
     };
     let why = (machine.device == DeviceName::Auto).then(|| match cuda::probe() {
         Ok(_) => "a GPU answers, but computing on it is not built yet: using the CPU".to_owned(),

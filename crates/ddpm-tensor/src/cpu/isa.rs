@@ -96,6 +96,11 @@ impl Isa {
         self.0
     }
 
+    /// Whether precision `bf16` gains anything on it.
+    pub fn multiplies_bf16(self) -> bool {
+        self.0 == Set::Amx
+    }
+
     /// Its name: `portable`, `avx2`, `avx512`, `amx`.
     pub fn name(self) -> &'static str {
         SETS.iter().find(|&&(set, _)| set == self.0).map_or("portable", |&(_, name)| name)

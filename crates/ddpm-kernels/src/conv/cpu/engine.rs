@@ -40,11 +40,9 @@ impl Engine {
         match cpu.isa().set() {
             #[cfg(target_arch = "x86_64")]
             Set::Amx if size_of::<T>() == size_of::<f32>() => {
-                if tiles(s, direction) {
-                    Self::Tiles(amx::Engine::SPLIT)
-                } else {
-                    Self::Direct
-                }
+                let rounded = cpu.precision() == Precision::Bf16;
+                let engine = if rounded { amx::Engine::ROUNDED } else { amx::Engine::SPLIT };
+                if tiles(s, direction) { Self::Tiles(engine) } else { Self::Direct }
             }
             _ => {
                 if s.g == Geometry::THREE && winograd(s, direction) {

@@ -48,7 +48,11 @@ impl Engine {
     #[cfg(target_arch = "x86_64")]
     pub(super) const SPLIT: Self = Self { unit: Unit::Amx, products: Products::Split };
 
-    /// The same in plain code.
+    /// One product of rounded numbers, on AMX.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const ROUNDED: Self = Self { unit: Unit::Amx, products: Products::Rounded };
+
+    /// Three products, in plain code.
     #[cfg(test)]
     pub(super) const PLAIN: Self = Self { unit: Unit::Plain, products: Products::Split };
 

@@ -26,7 +26,6 @@ pub(super) enum Products {
     /// Each number is a sum of two of bf16, `high + low`: high·high + high·low + low·high.
     Split,
     /// Numbers are rounded to bf16.
-    #[cfg_attr(not(test), expect(dead_code, reason = "precision `bf16` is not offered yet"))]
     Rounded,
 }
 
