@@ -3,10 +3,13 @@
 use ddpm_tensor::{Isa, Precision};
 
 use super::*;
-use crate::testing::{cpu_with, relative_norm};
+use crate::testing::{cpu_with, relative_norm, strict};
 
 /// Largest relative norm of an error in precision `f32`; 5.6e-6 was seen, in sums that nearly cancel.
 const F32: f64 = 8e-6;
+
+/// The same in precision `bf16`.
+const BF16: f64 = 4e-3;
 
 /// Sizes and channels that fill no tile, in all geometries and with all options.
 fn grid() -> Vec<Case> {
@@ -37,23 +40,37 @@ fn grid() -> Vec<Case> {
     grid
 }
 
-#[test]
-fn engines_are_as_exact_as_promised() {
-    let exact = cpu::<f64>();
+/// The largest relative norm of an error over the grid, which must be at most `bound`.
+fn worst_error(handles: &[Cpu<f32>], bound: f64) -> f64 {
+    let exact = strict::<f64>();
     let mut worst = 0.0f64;
     for case in grid() {
         let expected = results(&exact, case);
-        for isa in Isa::all() {
-            let got = results(&cpu_with::<f32>(2, isa, Precision::F32), case);
-            for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
+        for cpu in handles {
+            for (i, (got, expected)) in results(cpu, case).iter().zip(&expected).enumerate() {
                 let error = relative_norm(got, expected);
                 worst = worst.max(error);
-                assert!(error <= F32, "{case:?} {isa} result {i}: relative norm of the error {error:.1e}");
+                assert!(error <= bound, "{case:?} {cpu:?} result {i}: relative norm of the error {error:.1e}");
             }
         }
     }
+    worst
+}
+
+#[test]
+fn f32_is_as_exact_as_promised() {
+    let handles: Vec<_> = Isa::all().into_iter().map(|isa| cpu_with(2, isa, Precision::F32)).collect();
+    let worst = worst_error(&handles, F32);
     // the bound is near what is seen
     assert!(worst > F32 / 8.0, "largest relative norm of an error: {worst:.1e}");
+}
+
+#[test]
+fn bf16_is_as_exact_as_promised() {
+    let isas = Isa::all().into_iter().filter(|isa| isa.multiplies_bf16());
+    let handles: Vec<_> = isas.map(|isa| cpu_with(2, isa, Precision::Bf16)).collect();
+    let worst = worst_error(&handles, BF16);
+    assert!(handles.is_empty() || worst > BF16 / 8.0, "largest relative norm of an error: {worst:.1e}");
 }
 
 #[test]
