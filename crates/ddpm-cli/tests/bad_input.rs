@@ -220,7 +220,9 @@ fn samples_that_cannot_be_drawn() {
         [&["sample", "run", "-n", "1", "--steps", "2", "--device", "cpu", "--out", "y.npy"][..], extra].concat()
     };
     fails(folder.path(), &sample(&["--sampler", "ddmp"]), 2, &["ddpm"]);
-    fails(folder.path(), &sample(&["--sampler", "dpm++2m"]), 2, &["not built yet"]);
+    fails(folder.path(), &sample(&["--spacing", "karras"]), 2, &["ddim visits time steps", "dpm++2m"]);
+    fails(folder.path(), &sample(&["--churn=-1"]), 2, &["0 or more"]);
+    fails(folder.path(), &sample(&["--threshold", "95"]), 2, &["0 to 1"]);
     fails(folder.path(), &sample(&["--guidance", "2"]), 2, &["not built yet"]);
     fails(folder.path(), &sample(&["--class", "3"]), 2, &["no classes"]);
     fails(folder.path(), &sample(&["--eta", "2"]), 2, &["0 to 1"]);

@@ -21,6 +21,7 @@ pub(crate) enum WeightsName {
 Examples:
   ddpm sample runs/digits --out grid.png                     16 pictures in a grid
   ddpm sample runs/digits -n 64 --sampler ddpm --out film.gif all 1000 steps of the paper, as a film
+  ddpm sample runs/digits --sampler dpm++2m --steps 20 --spacing karras --out grid.png
   ddpm sample runs/emoji --class 3 --out food.png            one class
   ddpm sample google-ddpm-cifar10-32 -n 4 --out samples/     a folder of numbered PNGs
   ddpm sample runs/digits --out x.npy                        numbers as the sampler left them")]
@@ -33,18 +34,25 @@ pub(crate) struct SampleArgs {
     /// Pictures that are in memory at once; results do not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) batch: Option<u64>,
-    /// ddpm or ddim
-    #[arg(long, value_name = "NAME", default_value = "ddim")]
-    pub(crate) sampler: String,
+    /// ddpm, ddim, pndm, dpm++2m, dpm++3m, dpm++sde, euler, euler-a, heun, unipc or lms; by default ddim, or what a diffusers
+    /// folder with another scheduler than DDPM's says
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sampler: Option<String>,
     /// Steps from noise to picture; by default 50, and all for ddpm
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) steps: Option<u64>,
     /// Share of an ancestral step's noise in ddim: 0 is deterministic
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     pub(crate) eta: f64,
-    /// Which time steps are visited: leading, linspace, trailing or quad
+    /// Noise that heun adds and removes again over the whole run (Karras et al. 2022: S_churn)
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    pub(crate) churn: f64,
+    /// Which time steps are visited: leading, linspace (or linear), trailing or quad; or noise levels: karras or exponential
     #[arg(long, value_name = "NAME")]
     pub(crate) spacing: Option<String>,
+    /// Bound the predicted picture at this quantile of its own pixels instead of clipping it (Saharia et al. 2022: 0.995)
+    #[arg(long, value_name = "QUANTILE")]
+    pub(crate) threshold: Option<f64>,
     /// Where all randomness comes from
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,

@@ -102,7 +102,8 @@ impl<B: Backend<Elem = f32>> Drawing<'_, B> {
                     if let Ok(frame) = shown.binary_search(&moment.step)
                         && let Some(frame) = frames.get_mut(frame + 1)
                     {
-                        frame.extend(moment.x.to_vec(self.backend).map_err(anyhow::Error::from)?);
+                        let x = self.backend.affine(moment.x.view(), moment.scale, 0.0)?;
+                        frame.extend(x.to_vec(self.backend).map_err(anyhow::Error::from)?);
                     }
                     let done = (index * steps + moment.step + 1) as u64;
                     Ok(watch(done, (batches * steps) as u64)?)

@@ -8,7 +8,7 @@ use ddpm_tensor::{Cpu, Precision};
 use ddpm_train::{
     checkpoint::Weights,
     model::Trained,
-    samplers::{self, Sampler, SamplerOptions, Spacing},
+    samplers::{self, Levels, Sampler, SamplerOptions, Spacing, Threshold},
 };
 use serde_json::{Value, json};
 
@@ -27,9 +27,6 @@ use crate::{
 
 /// Steps where nobody says how many.
 const STEPS: usize = 50;
-
-/// Samplers that have a name but no code yet.
-const LATER: [&str; 9] = ["pndm", "dpm++2m", "dpm++3m", "dpm++sde", "euler", "euler-a", "heun", "unipc", "lms"];
 
 /// In what form the images are wanted.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,7 +59,7 @@ impl Form {
 
 pub(super) fn run(args: &SampleArgs) -> Result<()> {
     let output = Output::new(args.talk);
-    let (sampler, form) = check(args)?;
+    let (given, form) = check(args)?;
     machine::check(&args.machine)?;
 
     let which = weights(args.weights);
@@ -71,6 +68,7 @@ pub(super) fn run(args: &SampleArgs) -> Result<()> {
     for note in model.notes.iter().chain(&why) {
         output.note(note);
     }
+    let sampler = sampler(given, &model)?;
     let (options, plan) = plan(args, sampler, &model)?;
     let noise = args.noise.as_deref().map(|path| read_noise(&cpu, path)).transpose()?;
     let image = image_size(args, &model, noise.as_ref())?;
@@ -103,9 +101,12 @@ pub(super) fn run(args: &SampleArgs) -> Result<()> {
 
     let about = json!({
         "sampler": sampler.name,
-        "steps": plan.steps.len(),
+        "steps": options.steps,
         "eta": options.eta,
-        "spacing": options.spacing.name(),
+        "spacing": options.spacing.unwrap_or(sampler.spacing).name(),
+        "levels": options.levels.name(),
+        "churn": options.churn,
+        "threshold": options.threshold.map(|threshold| threshold.ratio),
         "seed": args.seed,
         "weights": which.to_string(),
         "model": model.hash,
@@ -125,18 +126,30 @@ pub(super) fn run(args: &SampleArgs) -> Result<()> {
 }
 
 /// What can be refused before any file is opened.
-fn check(args: &SampleArgs) -> Result<(&'static Sampler, Form)> {
+fn check(args: &SampleArgs) -> Result<(Option<&'static Sampler>, Form)> {
     if args.guidance.is_some() {
         return Err(Failure::not_built("--guidance").next("leave it out: --class draws a class without it").into());
     }
     if !(0.0..=1.0).contains(&args.eta) {
         return Err(Failure::usage(format!("--eta {} is not allowed; allowed: 0 to 1", args.eta)).into());
     }
-    if LATER.contains(&args.sampler.as_str()) {
-        return Err(Failure::not_built(format!("the sampler {}", args.sampler)).next("use ddpm or ddim").into());
+    if !(args.churn >= 0.0 && args.churn.is_finite()) {
+        return Err(Failure::usage(format!("--churn {} is not allowed; allowed: 0 or more", args.churn)).into());
     }
-    let sampler = samplers::find(&args.sampler).at("--sampler")?;
+    if let Some(ratio) = args.threshold.filter(|ratio| !(0.0..=1.0).contains(ratio)) {
+        return Err(Failure::usage(format!("--threshold {ratio} is not allowed; allowed: 0 to 1")).into());
+    }
+    let sampler = args.sampler.as_deref().map(samplers::find).transpose().at("--sampler")?;
     Ok((sampler, Form::of(&args.out)?))
+}
+
+/// The sampler asked for, or the model's own, but for the paper's, which takes every step.
+fn sampler(given: Option<&'static Sampler>, model: &Trained) -> Result<&'static Sampler> {
+    match (given, model.scheduler.sampler()) {
+        (Some(sampler), _) => Ok(sampler),
+        (None, "ddpm") => Ok(samplers::find("ddim")?),
+        (None, own) => Ok(samplers::find(own)?),
+    }
 }
 
 /// The weights that a flag names.
@@ -151,8 +164,12 @@ fn plan(args: &SampleArgs, sampler: &Sampler, model: &Trained) -> Result<(Sample
     let schedule = model.scheduler.schedule.build().at(args.model.display())?;
     let mut options = model.scheduler.options.clone();
     if let Some(name) = &args.spacing {
-        options.spacing = name.parse::<Spacing>().at("--spacing")?;
+        space(name, sampler, &mut options)?;
     }
+    if let Some(ratio) = args.threshold {
+        options.threshold = Some(Threshold { ratio, ..Threshold::default() });
+    }
+    options.churn = args.churn;
     let total = schedule.time_steps();
     options.eta = args.eta;
     options.steps = match (args.steps, sampler.name) {
@@ -168,6 +185,32 @@ fn plan(args: &SampleArgs, sampler: &Sampler, model: &Trained) -> Result<(Sample
     }
     let plan = (sampler.plan)(&schedule, &options).at("--sampler, --steps, --eta and --spacing together")?;
     Ok((options, plan))
+}
+
+/// What `--spacing` names: time steps, or noise levels for samplers that take them.
+fn space(name: &str, sampler: &Sampler, options: &mut SamplerOptions) -> Result<()> {
+    match name.parse::<Levels>() {
+        Ok(levels) if levels != Levels::TimeSteps => {
+            if !sampler.takes_levels {
+                let takers = samplers::SAMPLERS.iter().filter(|known| known.takes_levels).map(|known| known.name);
+                let takers = takers.collect::<Vec<_>>().join(", ");
+                return Err(Failure::usage(format!("{} visits time steps, not {name} noise levels", sampler.name))
+                    .place("--spacing")
+                    .next(format!("these do: {takers}"))
+                    .into());
+            }
+            options.levels = levels;
+        }
+        _ => {
+            let mut spacing = name.parse::<Spacing>();
+            if let Err(unknown) = &mut spacing {
+                unknown.known.extend([Levels::Karras.name(), Levels::Exponential.name()]);
+            }
+            options.spacing = Some(spacing.at("--spacing")?);
+            options.levels = Levels::TimeSteps;
+        }
+    }
+    Ok(())
 }
 
 /// Latents from a file.

@@ -7,7 +7,6 @@ use ddpm_tensor::Cpu;
 use ddpm_train::{
     checkpoint::{Weights, steps},
     run::RunDir,
-    samplers::{self, SamplerOptions},
     settings::Settings,
     trainer::Trainer,
 };
@@ -121,8 +120,7 @@ pub(super) fn pictures(output: Output, trainer: &Trainer<Cpu<f32>>, run: &RunDir
         return Ok(true);
     }
 
-    let options = SamplerOptions::from(settings);
-    let plan = (samplers::find("ddim")?.plan)(trainer.schedule(), &options)?;
+    let plan = trainer.preview_plan()?;
     let (height, width) = trainer.data().size();
     let image = [height, width, trainer.data().channels()];
     let classes: Option<Vec<usize>> =
@@ -142,7 +140,7 @@ pub(super) fn pictures(output: Output, trainer: &Trainer<Cpu<f32>>, run: &RunDir
     };
     let mut progress = Progress::new(output, "sampling", 0, (count.div_ceil(batch) * plan.steps.len()) as u64);
     let drawn = drawing.run(count, &mut |done, _| {
-        progress.at(done, || format!("{count} pictures by ddim"));
+        progress.at(done, || format!("{count} pictures by {}", settings.preview.sampler));
         if signals.came() { Err(Stopped.into()) } else { Ok(()) }
     });
     progress.finish();
@@ -151,7 +149,7 @@ pub(super) fn pictures(output: Output, trainer: &Trainer<Cpu<f32>>, run: &RunDir
         drawn => drawn.at(run.root().display())?,
     };
     let about = json!({
-        "sampler": "ddim", "steps": plan.steps.len(), "eta": options.eta, "seed": settings.train.seed, "weights": "ema",
+        "sampler": settings.preview.sampler, "steps": wanted, "eta": settings.preview.eta, "seed": settings.train.seed, "weights": "ema",
         "model_step": trainer.steps_done(), "index": [0, count - 1], "class": classes,
         "model": newest.as_deref().and_then(hash), "program": concat!("ddpm ", env!("CARGO_PKG_VERSION")),
     });
