@@ -13,6 +13,8 @@
 //! | `unipc` | UniPC |
 //! | `euler`, `euler_ancestral`, `heun`, `lms` | over noise levels |
 //!
+//! `guidance` mixes what the network says with and without a class, `inpaint` fills a part of an image.
+//!
 //! `spacing` and `grid` say which time steps and noise levels are visited, `bound` where x̂_0 is cut, `step` what a step is
 //! and `run` how it is taken.
 //!
@@ -40,7 +42,9 @@ pub mod dpm_sde;
 pub mod euler;
 pub mod euler_ancestral;
 mod grid;
+mod guidance;
 pub mod heun;
+mod inpaint;
 pub mod invert;
 pub mod lms;
 mod options;
@@ -52,6 +56,8 @@ pub mod unipc;
 
 pub use bound::{Bound, Threshold};
 pub use grid::{FinalSigma, Levels};
+pub use guidance::{Guidance, doubled};
+pub use inpaint::Inpainting;
 pub use options::{Previous, SamplerOptions, SolverType};
 pub use run::{Images, Moment, Run, latents};
 pub use spacing::Spacing;
@@ -130,6 +136,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether no step uses an earlier call, so that a run may go back and forth.
+    pub fn forgets(&self) -> bool {
+        let alone = |update: &Update| update.values.is_empty() && update.base.is_none();
+        self.steps.iter().all(|step| step.correct.is_none() && alone(&step.advance))
+    }
+
     fn new(
         start: f64,
         steps: impl Iterator<Item = Result<ReverseStep, DiffusionError>>,

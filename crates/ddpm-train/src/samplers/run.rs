@@ -56,8 +56,10 @@ pub struct Moment<'a, B: Backend> {
 #[derive(Debug)]
 pub struct Run<'p, B: Backend> {
     plan: &'p Plan,
-    /// Calls done.
+    /// The step that comes next.
     done: usize,
+    /// Calls done, those of steps that were taken more than once among them: the address of their noise.
+    calls: u64,
     /// x as the sampler has it, `[N, H, W, C]`. Between two steps it may be replaced.
     pub x: Tensor<B>,
     /// Every call's value, as long as a later one uses it.
@@ -69,12 +71,19 @@ pub struct Run<'p, B: Backend> {
 impl<'p, B: Backend> Run<'p, B> {
     /// Before the first step, with `x` as the plan's first step takes it.
     pub fn new(plan: &'p Plan, x: Tensor<B>) -> Self {
-        Self { plan, done: 0, x, values: Vec::new(), bases: Vec::new() }
+        Self { plan, done: 0, calls: 0, x, values: Vec::new(), bases: Vec::new() }
     }
 
     /// The step that comes next; none at the end.
     pub fn next(&self) -> Option<&'p ReverseStep> {
         self.plan.steps.get(self.done)
+    }
+
+    /// Goes back to a step, or ahead; what it remembers of other calls is gone. New noise is drawn all the same.
+    pub fn back_to(&mut self, step: usize) {
+        self.done = step;
+        self.values = (0..step).map(|_| None).collect();
+        self.bases = (0..step).map(|_| None).collect();
     }
 
     /// What the network is to see, where that is not x itself.
@@ -103,7 +112,7 @@ impl<'p, B: Backend> Run<'p, B> {
         let here = self.done;
         let keeps_value = is_used(self.plan, here, here + 1, Update::uses_value);
         let keeps_base = is_used(self.plan, here, here + 1, Update::uses_base);
-        let address = images.address(Purpose::Sampler, here as u64);
+        let address = images.address(Purpose::Sampler, self.calls);
         let simple = step.correct.is_none() && !matches!(step.bound, Bound::Dynamic(_));
         let wants_x_0 = show_x_0 || (keeps_value && step.value.x_0 != 0.0);
 
@@ -128,6 +137,7 @@ impl<'p, B: Backend> Run<'p, B> {
         self.values.push(value);
         self.bases.push(keeps_base.then(|| base.unwrap_or(x)));
         self.done += 1;
+        self.calls += 1;
         self.forget();
         Ok(x_0.filter(|_| show_x_0))
     }

@@ -99,6 +99,8 @@ section! {
         flip: bool = false, Allowed::Switch;
         /// Learn classes: the sub-folders' names, or the labels in the file.
         classes: bool = false, Allowed::Switch;
+        /// Probability with which a picture is learned without its class (Ho and Salimans 2022: 0.1), which guidance needs.
+        class_dropout: f64 = 0.0, Allowed::Number(Range::below(0.0, 1.0));
         /// Part of the data that is never trained on: its loss says whether to go on.
         holdout: f64 = 0.1, Allowed::Number(Range::below(0.0, 1.0));
         /// The values of black and white in files of floats; auto finds out.

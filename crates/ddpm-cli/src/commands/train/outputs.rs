@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::signals::Signals;
 use crate::{
-    commands::drawing::{Drawing, batch_for},
+    commands::drawing::{Begin, Drawing, Film, batch_for},
     failure::Explain,
     output::Output,
     picture::{
@@ -134,9 +134,11 @@ pub(super) fn pictures(output: Output, trainer: &Trainer<Cpu<f32>>, run: &RunDir
         image,
         seed: settings.train.seed,
         batch,
-        noise: None,
+        begin: Begin::Seed,
         classes: classes.as_deref(),
-        film: true,
+        guided: None,
+        film: Film::Xt,
+        columns: grid::columns(count),
     };
     let mut progress = Progress::new(output, "sampling", 0, (count.div_ceil(batch) * plan.steps.len()) as u64);
     let drawn = drawing.run(count, &mut |done, _| {
