@@ -1,75 +1,17 @@
 //! What people give a program by mistake: one clear message, an exit code of 1 or 2, nothing lost, never a panic.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::{
     fs,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
 
-use assert_cmd::{Command, cargo::cargo_bin_cmd};
-use npyz::WriterBuilder;
+use assert_cmd::cargo::cargo_bin_cmd;
 
-/// A tiny network that learns 8x8 pictures in no time.
-const TINY: &[&str] = &[
-    "--set",
-    "network.block_out_channels=8,8",
-    "--set",
-    "network.down_block_types=DownBlock2D,AttnDownBlock2D",
-    "--set",
-    "network.norm_num_groups=4",
-    "--set",
-    "network.layers_per_block=1",
-    "--set",
-    "data.size=8",
-    "--set",
-    "train.batch=4",
-    "--set",
-    "preview.count=0",
-    "--set",
-    "checkpoint.every=1",
-    "--steps",
-    "2",
-    "--device",
-    "cpu",
-];
-
-fn ddpm(folder: &Path) -> Command {
-    let mut command = cargo_bin_cmd!("ddpm");
-    command.current_dir(folder);
-    command
-}
-
-/// Runs a command that must fail, and checks the form of its message.
-fn fails(folder: &Path, args: &[&str], code: i32, parts: &[&str]) {
-    let output = ddpm(folder).args(args).output().unwrap();
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let shown = format!("ddpm {}\n{stdout}{stderr}", args.join(" "));
-    assert_eq!(output.status.code(), Some(code), "{shown}");
-    for bad in ["panicked", "RUST_BACKTRACE", "a mistake in the program"] {
-        assert!(!stderr.contains(bad), "{shown}");
-    }
-    let lines = |start: &str| stderr.lines().filter(|line| line.starts_with(start)).count();
-    assert_eq!((lines("error: "), lines("where: "), lines("hint: ")), (1, 1, 1), "{shown}");
-    for part in parts {
-        assert!(stderr.contains(part), "no `{part}` in: {shown}");
-    }
-}
-
-/// Runs a command that must succeed.
-fn works(folder: &Path, args: &[&str]) -> String {
-    let output = ddpm(folder).args(args).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "ddpm {}\n{text}", args.join(" "));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn npy(path: &Path, shape: &[u64], values: &[f32]) {
-    let file = fs::File::create(path).unwrap();
-    let mut writer = npyz::WriteOptions::new().default_dtype().shape(shape).writer(file).begin_nd().unwrap();
-    writer.extend(values.iter().copied()).unwrap();
-    writer.finish().unwrap();
-}
+use self::common::{TINY, copy_of, ddpm, fails, npy, works};
 
 /// A folder with pictures `x.npy` and a trained run `run`, which no test changes.
 fn shared() -> &'static Path {
@@ -85,20 +27,7 @@ fn shared() -> &'static Path {
 
 /// A folder of one's own with a copy of the run.
 fn copied() -> tempfile::TempDir {
-    fn copy(from: &Path, to: &Path) {
-        fs::create_dir_all(to).unwrap();
-        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-            let target = to.join(entry.file_name());
-            if entry.path().is_dir() {
-                copy(&entry.path(), &target);
-            } else {
-                fs::copy(entry.path(), target).unwrap();
-            }
-        }
-    }
-    let folder = tempfile::tempdir().unwrap();
-    copy(shared(), folder.path());
-    folder
+    copy_of(shared())
 }
 
 fn train<'a>(data: &'a str, out: &'a str) -> Vec<&'a str> {
@@ -146,6 +75,8 @@ fn settings_that_make_no_sense() {
     fails(folder, &with(&["--set", "data.size=7"]), 2, &["multiple of 2"]);
     fails(folder, &with(&["--set", "data.channels=2"]), 1, &["data.channels"]);
     fails(folder, &with(&["--set", "data.classes=true"]), 1, &["labels"]);
+    fails(folder, &with(&["--set", "data.class_dropout=0.1"]), 2, &["data.class_dropout", "data.classes=true"]);
+    fails(folder, &with(&["--set", "preview.sampler=dpm"]), 2, &["dpm++2m"]);
     fails(folder, &with(&["--micro-batch", "9"]), 2, &["train.micro_batch"]);
     fails(folder, &with(&["--stop-at", "0"]), 2, &["--stop-at"]);
     fails(folder, &with(&["--preset", "mnist"]), 2, &["digits"]);
@@ -221,8 +152,13 @@ fn samples_that_cannot_be_drawn() {
         [&["sample", "run", "-n", "1", "--steps", "2", "--device", "cpu", "--out", "y.npy"][..], extra].concat()
     };
     fails(folder.path(), &sample(&["--sampler", "ddmp"]), 2, &["ddpm"]);
-    fails(folder.path(), &sample(&["--sampler", "dpm++2m"]), 2, &["not built yet"]);
-    fails(folder.path(), &sample(&["--guidance", "2"]), 2, &["not built yet"]);
+    fails(folder.path(), &sample(&["--spacing", "karras"]), 2, &["ddim visits time steps", "dpm++2m"]);
+    fails(folder.path(), &sample(&["--churn=-1"]), 2, &["0 or more"]);
+    fails(folder.path(), &sample(&["--threshold", "95"]), 2, &["0 to 1"]);
+    fails(folder.path(), &sample(&["--guidance", "2"]), 2, &["no classes"]);
+    fails(folder.path(), &sample(&["--guidance", "2", "--guidance-interval", "9..3"]), 2, &["the lower first"]);
+    fails(folder.path(), &sample(&["--guidance", "nan"]), 2, &["finite"]);
+    fails(folder.path(), &sample(&["--guidance", "2", "--guidance-rescale", "2"]), 2, &["0 to 1"]);
     fails(folder.path(), &sample(&["--class", "3"]), 2, &["no classes"]);
     fails(folder.path(), &sample(&["--eta", "2"]), 2, &["0 to 1"]);
     fails(folder.path(), &sample(&["--spacing", "random"]), 2, &["leading"]);

@@ -38,7 +38,21 @@ fn help_names_every_command_and_shows_examples() {
         all = all.stdout(contains(command));
         ddpm().args([command, "--help"]).assert().code(0).stdout(contains("Usage:"));
     }
-    for command in ["train", "sample", "predict", "export", "info", "bench", "config"] {
+    for command in [
+        "train",
+        "sample",
+        "predict",
+        "export",
+        "info",
+        "bench",
+        "config",
+        "noise",
+        "interpolate",
+        "img2img",
+        "inpaint",
+        "invert",
+        "nearest",
+    ] {
         ddpm().args([command, "--help"]).assert().stdout(contains("Example"));
     }
     ddpm().arg("--version").assert().code(0).stdout(contains("ddpm "));
@@ -83,17 +97,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
 
 #[test]
 fn what_has_no_engine_says_so() {
-    for args in [
-        &["noise", "a.png", "--out", "b"][..],
-        &["interpolate", "m", "a", "b"],
-        &["img2img", "m", "a.png", "--strength", "0.5"],
-        &["inpaint", "m", "a.png"],
-        &["invert", "m", "a.png"],
-        &["nearest", "m"],
-        &["plot", "runs/a"],
-        &["reproduce", "x"],
-        &["eval", "fid", "m"],
-    ] {
+    for args in [&["plot", "runs/a"][..], &["reproduce", "x"], &["eval", "fid", "m"]] {
         ddpm()
             .args(args)
             .assert()

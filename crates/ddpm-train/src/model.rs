@@ -27,6 +27,8 @@ pub struct Trained {
     pub scheduler: SchedulerConfig,
     /// Names of the classes, empty where there are none or they have no names.
     pub classes: Vec<String>,
+    /// The label that stands for no class, where the network has one and it is known.
+    pub null_class: Option<usize>,
     /// BLAKE3 of the checkpoint, or of the weights' file: names the model in what is made with it.
     pub hash: String,
     /// Steps it was trained for, where that is known.
@@ -47,6 +49,8 @@ pub struct Description {
     pub scheduler: SchedulerConfig,
     /// See [`Trained::classes`].
     pub classes: Vec<String>,
+    /// See [`Trained::null_class`].
+    pub null_class: Option<usize>,
     /// See [`Trained::settings`].
     pub settings: Option<Settings>,
     /// See [`Trained::notes`].
@@ -67,7 +71,7 @@ impl Trained {
     /// # Errors
     /// Damaged or contradictory files.
     pub fn of(model: &Model, which: Weights) -> Result<Self, Error> {
-        let Description { config, scheduler, classes, settings, mut notes } = Description::of(model)?;
+        let Description { config, scheduler, classes, null_class, settings, mut notes } = Description::of(model)?;
         let unet = UNet::new(&config)?;
         let (parameters, hash, step) = match model {
             Model::Checkpoint { checkpoint, .. } => {
@@ -84,7 +88,7 @@ impl Trained {
                 (parameters, blake3::hash(&bytes).to_hex().to_string(), None)
             }
         };
-        Ok(Self { unet, parameters, scheduler, classes, hash, step, settings, notes })
+        Ok(Self { unet, parameters, scheduler, classes, null_class, hash, step, settings, notes })
     }
 
     /// Height, width and channels of its images; `None` where a diffusers folder does not say the size.
@@ -116,7 +120,9 @@ impl Description {
         let count = (!classes.is_empty()).then_some(classes.len());
         let (size, channels) = (settings.data.size, settings.data.channels);
         let config = settings.unet(channels, size.height(), size.width(), count).map_err(ddpm_nn::NnError::from)?;
-        Ok(Self { config, scheduler: SchedulerConfig::from(&settings), classes, settings: Some(settings), notes })
+        let null_class = count.and_then(|count| settings.null_class(count));
+        let scheduler = SchedulerConfig::from(&settings);
+        Ok(Self { config, scheduler, classes, null_class, settings: Some(settings), notes })
     }
 
     fn of_diffusers(folder: &DiffusersFolder) -> Result<Self, Error> {
@@ -128,7 +134,17 @@ impl Description {
             notes.push("no scheduler_config.json: a linear schedule of 1000 steps is assumed".to_owned());
             SchedulerConfig::default()
         };
-        Ok(Self { config, scheduler, classes: Vec::new(), settings: None, notes })
+        let classes: Vec<String> = match &folder.class_names {
+            Some(path) => serde_json::from_str(&text(path)?).map_err(|_| {
+                let reason = "class_names.json is no list of names";
+                RunError::NotAModel { path: path.clone(), reason }
+            })?,
+            None => Vec::new(),
+        };
+        // A row more than names is that of no class.
+        let one_more = !classes.is_empty() && config.num_class_embeds == Some(classes.len() + 1);
+        let null_class = one_more.then_some(classes.len());
+        Ok(Self { config, scheduler, classes, null_class, settings: None, notes })
     }
 }
 

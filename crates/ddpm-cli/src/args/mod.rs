@@ -1,14 +1,18 @@
 //! What was typed. Nothing is opened, built or probed here.
 
+mod how;
 mod machine;
 mod models;
+mod pictures;
 mod train;
 
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::{
+    how::{How, WeightsName},
     machine::{DeviceName, Machine, PrecisionName},
-    models::{BenchArgs, EvalArgs, ExportArgs, InfoArgs, PredictArgs, SampleArgs, WeightsName},
+    models::{BenchArgs, EvalArgs, ExportArgs, FilmName, InfoArgs, PredictArgs, SampleArgs},
+    pictures::{Img2imgArgs, InpaintArgs, InterpolateArgs, InvertArgs, NearestArgs, NoiseArgs, Space},
     train::TrainArgs,
 };
 
@@ -25,6 +29,7 @@ Examples:
   ddpm train --data photos/                   learn your own pictures
   ddpm sample runs/digits --out new.png       make new ones
   ddpm sample runs/digits --out film.gif      and watch them appear
+  ddpm noise cat.jpg --out strip.png          what happens to a picture before it is learned
   ddpm export runs/digits --out digits-hf     a folder that diffusers loads
   ddpm config --preset cifar10 > my.toml      every setting, with its meaning"
 )]
@@ -56,18 +61,18 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Say what this machine offers and what it lacks
     Doctor(DoctorArgs),
-    /// Show a picture being noised step by step (not built yet)
-    Noise(LaterArgs),
-    /// Walk between two pictures (not built yet)
-    Interpolate(LaterArgs),
-    /// Change a picture by noising and denoising it (not built yet)
-    Img2img(LaterArgs),
-    /// Fill the masked part of a picture (not built yet)
-    Inpaint(LaterArgs),
-    /// Find the noise that becomes a picture (not built yet)
-    Invert(LaterArgs),
-    /// Find the training pictures nearest to samples (not built yet)
-    Nearest(LaterArgs),
+    /// Show a picture being noised step by step
+    Noise(NoiseArgs),
+    /// Walk between two pictures
+    Interpolate(InterpolateArgs),
+    /// Change a picture by noising and denoising it
+    Img2img(Img2imgArgs),
+    /// Fill the masked part of a picture
+    Inpaint(InpaintArgs),
+    /// Find the noise that becomes a picture
+    Invert(InvertArgs),
+    /// Find the training pictures nearest to samples
+    Nearest(NearestArgs),
     /// Draw the loss curves of runs (not built yet)
     Plot(LaterArgs),
     /// Repeat a published figure or a picture (not built yet)

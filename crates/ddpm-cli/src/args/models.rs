@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Machine, Talk};
+use super::{How, Machine, Talk, WeightsName};
 
-/// Which weights a model is used with.
+/// What a film shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum WeightsName {
-    /// The moving average
-    Ema,
-    /// The weights of the last step
-    Raw,
+pub(crate) enum FilmName {
+    /// The noisy picture
+    Xt,
+    /// The picture that the network sees in it
+    X0,
 }
 
 /// Arguments of `sample`.
@@ -21,45 +21,26 @@ pub(crate) enum WeightsName {
 Examples:
   ddpm sample runs/digits --out grid.png                     16 pictures in a grid
   ddpm sample runs/digits -n 64 --sampler ddpm --out film.gif all 1000 steps of the paper, as a film
+  ddpm sample runs/digits --sampler dpm++2m --steps 20 --spacing karras --out grid.png
   ddpm sample runs/emoji --class 3 --out food.png            one class
+  ddpm sample runs/emoji --class all --guidance 3 --out grid.png   a column for each class
+  ddpm sample runs/digits --film x0 --out film.gif           what the network sees in the noise
   ddpm sample google-ddpm-cifar10-32 -n 4 --out samples/     a folder of numbered PNGs
   ddpm sample runs/digits --out x.npy                        numbers as the sampler left them")]
 pub(crate) struct SampleArgs {
     /// A run's folder, one of its checkpoints, or a diffusers folder
     pub(crate) model: PathBuf,
-    /// Number of pictures
-    #[arg(short = 'n', long = "count", value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
-    pub(crate) n: u64,
-    /// Pictures that are in memory at once; results do not depend on it
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub(crate) batch: Option<u64>,
-    /// ddpm or ddim
-    #[arg(long, value_name = "NAME", default_value = "ddim")]
-    pub(crate) sampler: String,
-    /// Steps from noise to picture; by default 50, and all for ddpm
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub(crate) steps: Option<u64>,
-    /// Share of an ancestral step's noise in ddim: 0 is deterministic
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
-    pub(crate) eta: f64,
-    /// Which time steps are visited: leading, linspace, trailing or quad
-    #[arg(long, value_name = "NAME")]
-    pub(crate) spacing: Option<String>,
-    /// Where all randomness comes from
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) seed: u64,
+    /// Number of pictures; by default 16, or for several classes as many more as make every row of the grid whole
+    #[arg(short = 'n', long = "count", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) n: Option<u64>,
     /// Standard normal latents (N,H,W,C) to start from, instead of the seed's
     #[arg(long, value_name = "x_T.npy")]
     pub(crate) noise: Option<PathBuf>,
-    /// The class to draw, by number or name; by default they take turns
-    #[arg(long, value_name = "K")]
-    pub(crate) class: Option<String>,
-    /// Strength of classifier-free guidance (not built yet)
-    #[arg(long, value_name = "W")]
-    pub(crate) guidance: Option<f64>,
-    /// Which weights
-    #[arg(long, value_enum, default_value = "ema")]
-    pub(crate) weights: WeightsName,
+    /// What a .gif shows of each step
+    #[arg(long, value_enum, default_value = "xt")]
+    pub(crate) film: FilmName,
+    #[command(flatten)]
+    pub(crate) how: How,
     /// A .png (one picture, or a grid), .gif, .npy or .npz file, or a folder for numbered PNGs
     #[arg(long, value_name = "X")]
     pub(crate) out: PathBuf,

@@ -1,11 +1,12 @@
 //! Drawing images with a model, batch by batch: what `sample` does, and `train` at its end.
 
 use anyhow::{Result, ensure};
-use ddpm_kernels::{Backend, KernelError};
-use ddpm_nn::{Mode, NnError, Parameters, UNet};
+use ddpm_kernels::Backend;
+use ddpm_nn::{Mode, Parameters, UNet};
 use ddpm_tensor::{Shape, Tensor};
-use ddpm_train::samplers::{self, Plan};
+use ddpm_train::samplers::{self, Guidance, Plan, doubled};
 
+use super::studio::Stop;
 use crate::picture::{
     Picture, film,
     grid::{self, Images},
@@ -30,12 +31,38 @@ pub(super) struct Drawing<'a, B: Backend<Elem = f32>> {
     pub(super) seed: u64,
     /// Images that are drawn at once.
     pub(super) batch: usize,
-    /// Latents instead of the seed's, `[N, H, W, C]`.
-    pub(super) noise: Option<&'a [f32]>,
+    /// What the first step takes.
+    pub(super) begin: Begin<'a>,
     /// The class of each image.
     pub(super) classes: Option<&'a [usize]>,
-    /// Whether frames of a film are kept.
-    pub(super) film: bool,
+    /// Guidance towards the classes, and the class that stands for none.
+    pub(super) guided: Option<&'a (Guidance, usize)>,
+    /// Which frames of a film are kept.
+    pub(super) film: Film,
+    /// Columns of its grids.
+    pub(super) columns: usize,
+}
+
+/// What the first step takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Begin<'a> {
+    /// The seed's latents.
+    Seed,
+    /// Standard normal latents `[N, H, W, C]`.
+    Latents(&'a [f32]),
+    /// x_t of the forward process, at the first step's time step, `[N, H, W, C]`.
+    Noised(&'a [f32]),
+}
+
+/// What a film shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Film {
+    /// There is none.
+    None,
+    /// x_t.
+    Xt,
+    /// x̂_0.
+    X0,
 }
 
 /// Images as the sampler left them, and frames if they were wanted.
@@ -48,6 +75,12 @@ pub(super) struct Drawn {
 }
 
 impl Drawn {
+    /// Refuses images that are none.
+    pub(super) fn check(&self) -> Result<()> {
+        ensure!(self.values.iter().all(|x| x.is_finite()), "the model drew numbers that are infinite or not a number");
+        Ok(())
+    }
+
     /// The images.
     pub(super) fn images(&self, [height, width, channels]: [usize; 3]) -> Images<'_> {
         let n = self.values.len() / (height * width * channels).max(1);
@@ -71,50 +104,73 @@ impl<B: Backend<Elem = f32>> Drawing<'_, B> {
         let steps = self.plan.steps.len();
         let batches = n.div_ceil(self.batch);
         let shown: Vec<usize> =
-            (0..steps).filter(|&step| self.film && film::is_shown(step, steps, self.frames(n))).collect();
+            (0..steps).filter(|&step| self.film != Film::None && film::is_shown(step, steps, self.frames(n))).collect();
         let mut drawn = Drawn { values: Vec::with_capacity(n * size), frames: Vec::new() };
-        // Frame by frame, the images of all batches one after the other.
-        let mut frames: Vec<Vec<f32>> = vec![Vec::new(); if self.film { shown.len() + 1 } else { 0 }];
+        // Frame by frame, the images of all batches one after the other; a film of x_t begins with the noise.
+        let noise = usize::from(self.film == Film::Xt);
+        let mut frames: Vec<Vec<f32>> = vec![Vec::new(); shown.len() + noise];
         for (index, first) in (0..n).step_by(self.batch).enumerate() {
             let count = self.batch.min(n - first);
             let shape = Shape::from([count, height, width, channels]);
             let images = samplers::Images { seed: self.seed, first: first as u64 };
-            let x = match self.noise {
-                Some(noise) => Tensor::from_slice(self.backend, shape, &noise[first * size..(first + count) * size])?,
-                None => samplers::latents(self.backend, shape, images)?,
+            let given =
+                |values: &[f32]| Tensor::from_slice(self.backend, shape, &values[first * size..(first + count) * size]);
+            let x_t = match self.begin {
+                Begin::Seed => samplers::latents(self.backend, shape, images)?,
+                Begin::Latents(values) | Begin::Noised(values) => given(values)?,
             };
-            if let Some(frame) = frames.first_mut() {
-                frame.extend(x.to_vec(self.backend)?);
+            if noise == 1
+                && let Some(frame) = frames.first_mut()
+            {
+                frame.extend(x_t.to_vec(self.backend)?);
             }
             let classes = self.classes.map(|classes| &classes[first..first + count]);
-            let x = self.plan.run(
-                self.backend,
-                x,
-                images,
-                false,
-                |x, t| {
-                    let times = vec![t as f32; count];
-                    let mode = Mode::Infer;
-                    let pass = self.unet.forward(self.backend, self.parameters, x.view(), &times, classes, mode);
-                    Ok::<_, Ended>(pass?.0)
-                },
-                |moment| {
-                    if let Ok(frame) = shown.binary_search(&moment.step)
-                        && let Some(frame) = frames.get_mut(frame + 1)
-                    {
-                        frame.extend(moment.x.to_vec(self.backend).map_err(anyhow::Error::from)?);
-                    }
-                    let done = (index * steps + moment.step + 1) as u64;
-                    Ok(watch(done, (batches * steps) as u64)?)
-                },
-            );
-            drawn.values.extend(x.map_err(|Ended(error)| error)?.to_vec(self.backend)?);
+            let network = |x: &Tensor<B>, t: f64| Ok::<_, Stop>(self.output(x, t, classes)?);
+            let watch = |moment: &samplers::Moment<'_, B>| {
+                if let Ok(frame) = shown.binary_search(&moment.step)
+                    && let Some(frame) = frames.get_mut(frame + noise)
+                {
+                    let seen = match moment.x_0.filter(|_| self.film == Film::X0) {
+                        Some(x_0) => x_0.to_vec(self.backend),
+                        None => self.backend.affine(moment.x.view(), moment.scale, 0.0)?.to_vec(self.backend),
+                    };
+                    frame.extend(seen.map_err(anyhow::Error::from)?);
+                }
+                let done = (index * steps + moment.step + 1) as u64;
+                Ok(watch(done, (batches * steps) as u64)?)
+            };
+            let show_x_0 = self.film == Film::X0;
+            let x = match (self.begin, self.plan.steps.first()) {
+                (Begin::Noised(_), Some(step)) => {
+                    let x = self.backend.affine(x_t.view(), 1.0 / step.input, 0.0)?;
+                    self.plan.run_from(self.backend, x, images, show_x_0, network, watch)
+                }
+                _ => self.plan.run(self.backend, x_t, images, show_x_0, network, watch),
+            };
+            drawn.values.extend(x.map_err(|Stop(error)| error)?.to_vec(self.backend)?);
         }
-        ensure!(drawn.values.iter().all(|x| x.is_finite()), "the model drew numbers that are infinite or not a number");
+        drawn.check()?;
         for values in &frames {
-            drawn.frames.push(grid::grid(Images { n, height, width, channels, values })?);
+            drawn.frames.push(grid::rows_of(self.columns, Images { n, height, width, channels, values })?);
         }
         Ok(drawn)
+    }
+
+    /// What the network says of x_t, guided where guidance acts: one pass over the images with and without their classes.
+    pub(super) fn output(&self, x: &Tensor<B>, t: f64, classes: Option<&[usize]>) -> Result<Tensor<B>> {
+        let pass = |x: &Tensor<B>, classes: Option<&[usize]>| {
+            let times = vec![t as f32; x.shape().nhwc()[0]];
+            let pass = self.unet.forward(self.backend, self.parameters, x.view(), &times, classes, Mode::Infer);
+            Ok::<_, anyhow::Error>(pass?.0)
+        };
+        match (self.guided, classes) {
+            (Some((guidance, null)), Some(classes)) if guidance.acts_at(t) => {
+                let both = [classes, &vec![*null; classes.len()]].concat();
+                let output = pass(&doubled(self.backend, x)?, Some(&both))?;
+                Ok(guidance.combine(self.backend, &output)?)
+            }
+            _ => pass(x, classes),
+        }
     }
 
     /// Frames of a film of `n` images: fewer where they would not fit in memory.
@@ -122,26 +178,5 @@ impl<B: Backend<Elem = f32>> Drawing<'_, B> {
         let [height, width, channels] = self.image;
         let frame = (n * height * width * channels * size_of::<f32>()).max(1);
         self.plan.steps.len().min(film::MOST_FRAMES).min((FILM_BYTES / frame).max(2))
-    }
-}
-
-/// Any error that ends sampling.
-struct Ended(anyhow::Error);
-
-impl From<KernelError> for Ended {
-    fn from(error: KernelError) -> Self {
-        Self(error.into())
-    }
-}
-
-impl From<NnError> for Ended {
-    fn from(error: NnError) -> Self {
-        Self(error.into())
-    }
-}
-
-impl From<anyhow::Error> for Ended {
-    fn from(error: anyhow::Error) -> Self {
-        Self(error)
     }
 }

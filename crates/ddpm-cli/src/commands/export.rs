@@ -7,7 +7,7 @@ use ddpm_nn::diffusers;
 use ddpm_train::model::Trained;
 use serde_json::json;
 
-use super::sample::weights;
+use super::studio::weights;
 use crate::{
     args::ExportArgs,
     failure::{Explain, Failure},

@@ -7,10 +7,17 @@ mod config;
 mod doctor;
 mod drawing;
 mod export;
+mod img2img;
 mod info;
+mod inpaint;
+mod interpolate;
+mod invert;
 mod machine;
+mod nearest;
+mod noise;
 mod predict;
 mod sample;
+mod studio;
 mod train;
 
 use anyhow::Result;
@@ -33,14 +40,13 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Eval(args) => {
             Err(Failure::not_built(format!("ddpm eval {}", args.measure)).next("ddpm --help lists what is").into())
         }
-        Command::Noise(args)
-        | Command::Interpolate(args)
-        | Command::Img2img(args)
-        | Command::Inpaint(args)
-        | Command::Invert(args)
-        | Command::Nearest(args)
-        | Command::Plot(args)
-        | Command::Reproduce(args) => {
+        Command::Noise(args) => noise::run(&args),
+        Command::Interpolate(args) => interpolate::run(&args),
+        Command::Img2img(args) => img2img::run(&args),
+        Command::Inpaint(args) => inpaint::run(&args),
+        Command::Invert(args) => invert::run(&args),
+        Command::Nearest(args) => nearest::run(&args),
+        Command::Plot(args) | Command::Reproduce(args) => {
             let place = [&["ddpm".to_owned(), name.to_owned()], args.rest.as_slice()].concat().join(" ");
             Err(Failure::not_built(format!("ddpm {name}")).place(place).next("ddpm --help lists what is").into())
         }

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     arrays::{self, Array, Values},
     machine,
-    sample::weights,
+    studio::weights,
 };
 use crate::{
     args::PredictArgs,

@@ -3,46 +3,43 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use ddpm_nn::Parameters;
-use ddpm_tensor::{Cpu, Precision};
-use ddpm_train::{
-    checkpoint::Weights,
-    model::Trained,
-    samplers::{self, Sampler, SamplerOptions, Spacing},
-};
+use ddpm_tensor::Cpu;
+use ddpm_train::model::Trained;
 use serde_json::{Value, json};
 
 use super::{
     arrays::{self, Array, Values},
-    drawing::{Drawing, Drawn, batch_for},
-    machine,
+    drawing::{Begin, Drawn, Film},
+    studio::{Asked, Studio, WithoutClass},
 };
 use crate::{
-    args::{SampleArgs, WeightsName},
+    args::{FilmName, SampleArgs},
     failure::{Explain, Failure},
     output::Output,
     picture::{film, grid, png},
-    progress::Progress,
 };
 
-/// Steps where nobody says how many.
-const STEPS: usize = 50;
-
-/// Samplers that have a name but no code yet.
-const LATER: [&str; 9] = ["pndm", "dpm++2m", "dpm++3m", "dpm++sde", "euler", "euler-a", "heun", "unipc", "lms"];
+/// Pictures where nobody says how many.
+const COUNT: usize = 16;
 
 /// In what form the images are wanted.
 #[derive(Debug, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
+    /// One picture, or a grid.
     Png,
+    /// A film.
     Gif,
+    /// Numbers.
     Npy,
+    /// Numbers and labels.
     Npz,
+    /// Numbered PNGs.
     Folder,
 }
 
 impl Form {
-    fn of(path: &Path) -> Result<Self> {
+    /// By the name's ending.
+    pub(super) fn of(path: &Path) -> Result<Self> {
         let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
         Ok(match extension.as_deref() {
             Some("png") => Self::Png,
@@ -62,112 +59,39 @@ impl Form {
 
 pub(super) fn run(args: &SampleArgs) -> Result<()> {
     let output = Output::new(args.talk);
-    let (sampler, form) = check(args)?;
-    machine::check(&args.machine)?;
-
-    let which = weights(args.weights);
-    let model = Trained::load(&args.model, which).at(args.model.display())?;
-    let (cpu, why) = machine::open(&args.machine, Precision::F32)?;
-    for note in model.notes.iter().chain(&why) {
-        output.note(note);
-    }
-    let (options, plan) = plan(args, sampler, &model)?;
-    let noise = args.noise.as_deref().map(|path| read_noise(&cpu, path)).transpose()?;
-    let image = image_size(args, &model, noise.as_ref())?;
-    model.unet.config().validate(image[0], image[1]).at(args.model.display())?;
-    let n = noise.as_ref().map_or(args.n as usize, |noise| noise.n);
-    let labels = classes(args, &model, n)?;
+    let form = Form::of(&args.out)?;
+    let studio = Studio::open(&args.model, &args.how, &args.machine, output)?;
+    let plan = studio.plan()?;
+    let noise = args.noise.as_deref().map(|path| read_noise(&studio.cpu, path)).transpose()?;
+    let image = image_size(&studio, noise.as_ref())?;
+    studio.model.unet.config().validate(image[0], image[1]).at(args.model.display())?;
+    let classes = studio.classes(&args.how, WithoutClass::Turns)?;
+    let n = match &noise {
+        Some(noise) => noise.n,
+        None => args.n.map_or_else(|| classes.whole_rows(COUNT), |n| n as usize),
+    };
+    let columns = classes.columns().unwrap_or(grid::columns(n));
+    let labels = classes.labels(n);
     make_place(&args.out, &form)?;
 
-    let parameters = Parameters::from_host(&cpu, model.unet.layout(), &model.parameters)?;
-    let batch = args.batch.map_or_else(|| batch_for(image), |batch| batch as usize);
-    let drawing = Drawing {
-        backend: &cpu,
-        unet: &model.unet,
-        parameters: &parameters,
-        plan: &plan,
-        image,
-        seed: args.seed,
-        batch,
-        noise: noise.as_ref().map(|noise| noise.values.as_slice()),
-        classes: labels.as_deref(),
-        film: form == Form::Gif,
+    let film = match (&form, args.film) {
+        (Form::Gif, FilmName::Xt) => Film::Xt,
+        (Form::Gif, FilmName::X0) => Film::X0,
+        _ => Film::None,
     };
-    let total = (n.div_ceil(batch) * plan.steps.len()) as u64;
-    let mut progress = Progress::new(output, "sampling", 0, total);
-    let drawn = drawing.run(n, &mut |done, _| {
-        progress.at(done, || format!("{n} pictures by {}", sampler.name));
-        Ok(())
-    })?;
-    progress.finish();
+    let begin = noise.as_ref().map_or(Begin::Seed, |noise| Begin::Latents(&noise.values));
+    let drawn = studio.draw(&plan, image, n, Asked { begin, labels: labels.as_deref(), film, columns })?;
 
-    let about = json!({
-        "sampler": sampler.name,
-        "steps": plan.steps.len(),
-        "eta": options.eta,
-        "spacing": options.spacing.name(),
-        "seed": args.seed,
-        "weights": which.to_string(),
-        "model": model.hash,
-        "model_step": model.step,
-        "noise": noise.as_ref().map(|noise| noise.hash.clone()),
-        "program": concat!("ddpm ", env!("CARGO_PKG_VERSION")),
-    });
-    let files = write(args, &form, image, &drawn, labels.as_deref(), &model, &about)?;
-    for file in &files.listed {
-        output.result(&file.display().to_string())?;
-    }
-    output.json(&json!({
-        "out": args.out, "n": n, "height": image[0], "width": image[1], "channels": image[2],
-        "files": files.count, "settings": about,
-    }))?;
-    Ok(())
-}
-
-/// What can be refused before any file is opened.
-fn check(args: &SampleArgs) -> Result<(&'static Sampler, Form)> {
-    if args.guidance.is_some() {
-        return Err(Failure::not_built("--guidance").next("leave it out: --class draws a class without it").into());
-    }
-    if !(0.0..=1.0).contains(&args.eta) {
-        return Err(Failure::usage(format!("--eta {} is not allowed; allowed: 0 to 1", args.eta)).into());
-    }
-    if LATER.contains(&args.sampler.as_str()) {
-        return Err(Failure::not_built(format!("the sampler {}", args.sampler)).next("use ddpm or ddim").into());
-    }
-    let sampler = samplers::find(&args.sampler).at("--sampler")?;
-    Ok((sampler, Form::of(&args.out)?))
-}
-
-/// The weights that a flag names.
-pub(super) fn weights(name: WeightsName) -> Weights {
-    match name {
-        WeightsName::Ema => Weights::Ema,
-        WeightsName::Raw => Weights::Raw,
-    }
-}
-
-fn plan(args: &SampleArgs, sampler: &Sampler, model: &Trained) -> Result<(SamplerOptions, samplers::Plan)> {
-    let schedule = model.scheduler.schedule.build().at(args.model.display())?;
-    let mut options = model.scheduler.options.clone();
-    if let Some(name) = &args.spacing {
-        options.spacing = name.parse::<Spacing>().at("--spacing")?;
-    }
-    let total = schedule.time_steps();
-    options.eta = args.eta;
-    options.steps = match (args.steps, sampler.name) {
-        (Some(steps), _) => Some(steps as usize),
-        (None, "ddpm") => None,
-        (None, _) => Some(STEPS.min(total)),
-    };
-    if let Some(steps) = options.steps
-        && steps > total
-    {
-        let what = format!("--steps {steps} is not allowed; allowed: 1 to {total}, the model's time steps");
-        return Err(Failure::usage(what).into());
-    }
-    let plan = (sampler.plan)(&schedule, &options).at("--sampler, --steps, --eta and --spacing together")?;
-    Ok((options, plan))
+    let mut about = studio.about();
+    about["noise"] = json!(noise.as_ref().map(|noise| noise.hash.clone()));
+    let files = write(&args.out, &form, image, &drawn, columns, labels.as_deref(), &studio.model, &about)?;
+    files.tell(
+        output,
+        &json!({
+            "out": args.out, "n": n, "height": image[0], "width": image[1], "channels": image[2],
+            "files": files.count, "settings": about,
+        }),
+    )
 }
 
 /// Latents from a file.
@@ -195,70 +119,18 @@ fn read_noise(cpu: &Cpu<f32>, path: &Path) -> Result<Noise> {
 }
 
 /// Height, width and channels: the model's, or the latents' where it was made for any size.
-fn image_size(args: &SampleArgs, model: &Trained, noise: Option<&Noise>) -> Result<[usize; 3]> {
-    let config = model.unet.config();
-    if config.in_channels != config.out_channels {
-        let what = format!("the network predicts {} channels of {}", config.out_channels, config.in_channels);
-        return Err(Failure::new(what).place(args.model.display()).next("ddpm predict works with it").into());
+fn image_size(studio: &Studio, noise: Option<&Noise>) -> Result<[usize; 3]> {
+    let Some(noise) = noise else { return studio.image() };
+    let channels = studio.channels()?;
+    if noise.image[2] != channels {
+        let what = format!("latents of {} channels for a model of {channels}", noise.image[2]);
+        return Err(Failure::new(what).place("--noise").into());
     }
-    match (noise, model.image()) {
-        (None, Some(image)) => Ok(image),
-        (None, None) => Err(Failure::new("the model does not say how large its pictures are")
-            .place(args.model.display())
-            .next("give latents of the wanted size: --noise x_T.npy")
-            .into()),
-        (Some(noise), _) if noise.image[2] != config.in_channels => {
-            let what = format!("latents of {} channels for a model of {}", noise.image[2], config.in_channels);
-            Err(Failure::new(what).place("--noise").into())
-        }
-        (Some(noise), _) => Ok(noise.image),
-    }
-}
-
-/// The class of every image: the one asked for, or all in turn.
-fn classes(args: &SampleArgs, model: &Trained, n: usize) -> Result<Option<Vec<usize>>> {
-    let config = model.unet.config();
-    let refuse = |what: String, hint: String| -> Result<Option<Vec<usize>>> {
-        Err(Failure::usage(what).place(args.model.display()).next(hint).into())
-    };
-    let Some(wanted) = &args.class else {
-        if !config.is_class_conditional() {
-            return Ok(None);
-        }
-        return match config.num_class_embeds {
-            Some(count) => Ok(Some((0..n).map(|i| i % count).collect())),
-            None => refuse("this model needs a class".to_owned(), "--class K".to_owned()),
-        };
-    };
-    if !config.is_class_conditional() {
-        return refuse("this model has no classes".to_owned(), "leave --class out".to_owned());
-    }
-    let known = |name: &String| name.eq_ignore_ascii_case(wanted);
-    let class = match wanted.parse::<usize>() {
-        Ok(class) => class,
-        Err(_) => match model.classes.iter().position(known) {
-            Some(class) => class,
-            None => return refuse(format!("there is no class `{wanted}`"), names(model)),
-        },
-    };
-    if let Some(count) = config.num_class_embeds
-        && class >= count
-    {
-        return refuse(format!("--class {class} is not allowed; allowed: 0 to {}", count - 1), names(model));
-    }
-    Ok(Some(vec![class; n]))
-}
-
-fn names(model: &Trained) -> String {
-    if model.classes.is_empty() {
-        return "its classes have numbers only".to_owned();
-    }
-    let named = model.classes.iter().enumerate().map(|(i, name)| format!("{i} {name}"));
-    format!("its classes: {}", named.collect::<Vec<_>>().join(", "))
+    Ok(noise.image)
 }
 
 /// Makes the folder that the result goes into, so that a bad place is known before the work.
-fn make_place(out: &Path, form: &Form) -> Result<()> {
+pub(super) fn make_place(out: &Path, form: &Form) -> Result<()> {
     let folder = match form {
         Form::Folder => Some(out),
         _ => out.parent().filter(|folder| !folder.as_os_str().is_empty()),
@@ -273,16 +145,31 @@ fn make_place(out: &Path, form: &Form) -> Result<()> {
 }
 
 /// What was written: names for people, and how many.
-struct Files {
-    listed: Vec<PathBuf>,
-    count: usize,
+pub(super) struct Files {
+    /// Names.
+    pub(super) listed: Vec<PathBuf>,
+    /// How many.
+    pub(super) count: usize,
 }
 
-fn write(
-    args: &SampleArgs,
+impl Files {
+    /// Names them to people and programs.
+    pub(super) fn tell(&self, output: Output, about: &Value) -> Result<()> {
+        for file in &self.listed {
+            output.result(&file.display().to_string())?;
+        }
+        output.json(about)?;
+        Ok(())
+    }
+}
+
+/// Writes images in the form that a name asks for.
+pub(super) fn write(
+    out: &Path,
     form: &Form,
     image: [usize; 3],
     drawn: &Drawn,
+    columns: usize,
     labels: Option<&[usize]>,
     model: &Trained,
     about: &Value,
@@ -294,28 +181,28 @@ fn write(
         Form::Png => {
             let index = if images.n == 1 { json!(0) } else { json!([0, images.n - 1]) };
             let text = about_picture(about, &index, labels, model);
-            png::write(&args.out, &grid::grid(images)?, &text).at(args.out.display())?;
+            png::write(out, &grid::rows_of(columns, images)?, &text).at(out.display())?;
         }
-        Form::Gif => film::write(&args.out, &drawn.frames).at(args.out.display())?,
-        Form::Npy => arrays::write_values(&args.out, &shape, images.values)?,
+        Form::Gif => film::write(out, &drawn.frames).at(out.display())?,
+        Form::Npy => arrays::write_values(out, &shape, images.values)?,
         Form::Npz => {
             let mut all = vec![Array { name: "images", shape: shape.to_vec(), values: Values::F32(images.values) }];
             if let Some(labels) = labels {
                 let values = Values::I64(labels.iter().map(|&label| label as i64).collect());
                 all.push(Array { name: "labels", shape: vec![labels.len()], values });
             }
-            arrays::write_npz(&args.out, all)?;
+            arrays::write_npz(out, all)?;
         }
         Form::Folder => {
             for i in 0..images.n {
-                let path = args.out.join(format!("{i:06}.png"));
+                let path = out.join(format!("{i:06}.png"));
                 let text = about_picture(about, &json!(i), labels.map(|labels| &labels[i..=i]), model);
                 png::write(&path, &grid::grid(images.one(i))?, &text).at(path.display())?;
             }
         }
     }
     let count = if *form == Form::Folder { images.n } else { 1 };
-    Ok(Files { listed: vec![args.out.clone()], count })
+    Ok(Files { listed: vec![out.to_owned()], count })
 }
 
 /// What a PNG says about itself: one JSON object that `ddpm info` reads.

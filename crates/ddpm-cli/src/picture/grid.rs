@@ -32,17 +32,25 @@ pub(crate) fn columns(n: usize) -> usize {
     (1..=n.max(1)).find(|columns| columns * columns >= n).unwrap_or(1)
 }
 
-/// The images row by row, edge to edge, so that cutting the picture gives them back; places that are left over are black.
+/// The images in a grid that is as square as can be: see [`rows_of`].
 ///
 /// # Errors
 /// Channels of which no picture can be made.
 pub(crate) fn grid(images: Images<'_>) -> Result<Picture> {
+    rows_of(columns(images.n), images)
+}
+
+/// The images in rows of `across`, edge to edge, so that cutting the picture gives them back; places that are left over are black.
+///
+/// # Errors
+/// Channels of which no picture can be made.
+pub(crate) fn rows_of(across: usize, images: Images<'_>) -> Result<Picture> {
+    let across = across.max(1);
     let Images { n, height, width, channels, values } = images;
     ensure!(
         (1..=4).contains(&channels),
         "a picture has 1 to 4 channels, these images have {channels}: write them to an .npy file"
     );
-    let across = columns(n);
     let down = n.div_ceil(across).max(1);
     let mut picture = Picture::filled(across * width, down * height, &vec![0; channels]);
     let row = width * channels;

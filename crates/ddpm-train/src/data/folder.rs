@@ -206,6 +206,11 @@ impl PictureFiles {
     }
 }
 
+/// One picture file, decoded.
+pub(super) fn picture(path: &Path) -> Result<Pixels, DataError> {
+    PictureFiles { files: vec![path.to_owned()] }.read(0)
+}
+
 /// Why a file that is named as a picture is none.
 fn foreign_reason(path: &Path) -> String {
     let mut head = Vec::new();

@@ -17,6 +17,7 @@
 //! | `dataset` | images of one size, split, hashed |
 //! | `permutation`, `loader`, `read_ahead` | which image when, mirrored or not; batches |
 //! | `embedded` | the images within the program |
+//! | `picture`, `nearest` | one picture file; a set's images nearest to others |
 
 mod array;
 mod bytes;
@@ -28,9 +29,11 @@ mod error;
 mod folder;
 mod idx;
 mod loader;
+mod nearest;
 mod npy;
 mod options;
 mod permutation;
+mod picture;
 mod pixels;
 mod read_ahead;
 mod source;
@@ -40,8 +43,10 @@ pub use dataset::DataSet;
 pub use embedded::{digits, emoji};
 pub use error::DataError;
 pub use loader::{Draw, Loader};
+pub use nearest::{Neighbours, nearest};
 pub use options::{Crop, DataOptions, Filter, Layout, OnError, Range, Size};
 pub use permutation::Permutation;
+pub use picture::{Picture, picture};
 pub use read_ahead::ReadAhead;
 pub use source::{Skipped, Source, recognise};
 pub use survey::{Survey, open, survey};

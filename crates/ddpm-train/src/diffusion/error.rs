@@ -81,7 +81,7 @@ pub enum DiffusionError {
         /// The prediction's name.
         prediction: &'static str,
         /// The time step.
-        time_step: usize,
+        time_step: f64,
         /// ᾱ there.
         alpha_bar: f64,
     },

@@ -1,5 +1,9 @@
 //! The forward process: from an image to noise.
 
+use ddpm_kernels::{Backend, KernelError};
+use ddpm_tensor::Tensor;
+use ddpm_tensor::random::{Address, Purpose};
+
 use super::Schedule;
 
 /// y = `signal` · x + `noise` · ε with ε ~ N(0, 1): how one noising scales its two parts.
@@ -45,4 +49,32 @@ impl Noising {
 /// (√ᾱ_t, √(1 − ᾱ_t)) for every t, `[T]`: the table from which a trainer picks the factors of each image.
 pub fn noising_table(schedule: &Schedule) -> Vec<(f32, f32)> {
     (0..schedule.time_steps()).map(|t| Noising::of_image(schedule, t).to_f32()).collect()
+}
+
+/// Walks the images `x_0` through all time steps twice: step by step, x_t ~ q(x_t | x_{t−1}), and in closed form,
+/// x_t ~ q(x_t | x_0), each with noise of its own. `watch` sees (t, the chain's x_t, the closed form's x_t) where `wanted(t)`.
+///
+/// # Errors
+/// Those of the device, and of `watch`.
+pub fn walk<B: Backend, E: From<KernelError>>(
+    backend: &B,
+    schedule: &Schedule,
+    x_0: Tensor<B>,
+    seed: u64,
+    wanted: impl Fn(usize) -> bool,
+    mut watch: impl FnMut(usize, &Tensor<B>, &Tensor<B>) -> Result<(), E>,
+) -> Result<(), E> {
+    let images = x_0.shape().dims().first().copied().unwrap_or(0);
+    let noised = |x: &Tensor<B>, noising: Noising, purpose, t: usize| {
+        let address = Address::new(seed, purpose).at_step(t as u64);
+        backend.noise(x.view(), &vec![noising.to_f32(); images], address).map(|(x_t, _)| x_t)
+    };
+    let mut chain = Tensor::copy_of(backend, x_0.view()).map_err(KernelError::from)?;
+    for t in 0..schedule.time_steps() {
+        chain = noised(&chain, Noising::of_step(schedule, t), Purpose::Noise, t)?;
+        if wanted(t) {
+            watch(t, &chain, &noised(&x_0, Noising::of_image(schedule, t), Purpose::Latent, t)?)?;
+        }
+    }
+    Ok(())
 }

@@ -104,7 +104,7 @@ impl Prediction {
     ///
     /// # Errors
     /// ε where ᾱ is 0, or so small that 1/√ᾱ overflows `f32`.
-    pub fn check(self, time_step: usize, alpha_bar: f64) -> Result<(), DiffusionError> {
+    pub fn check(self, time_step: f64, alpha_bar: f64) -> Result<(), DiffusionError> {
         let x_0 = self.x_0(alpha_bar);
         if (x_0.x_t as f32).is_finite() && (x_0.output as f32).is_finite() {
             Ok(())

@@ -1,14 +1,15 @@
 //! diffusers' `scheduler_config.json`, read and written as text. No file is opened here.
 //!
-//! Of the classes, `DDPMScheduler` and `DDIMScheduler` are understood (defaults as of diffusers 0.42.1). A missing key
-//! means the class's default, an unknown key is passed over as diffusers does, and a value without a counterpart is an
-//! error that names it.
+//! A missing key means the class's default (as of diffusers 0.42.1), a key that the class does not know is passed over as
+//! diffusers does, and a value without a counterpart is an error that names it.
+
+use std::fmt;
 
 use serde_json::{Map, Value, json};
 
 use super::{BetaSchedule, DiffusionError, Prediction, ScheduleSettings, Variance};
-use crate::named::named_enum;
-use crate::samplers::{Previous, SamplerOptions, Spacing};
+use crate::named::{UnknownName, named_enum};
+use crate::samplers::{FinalSigma, Levels, Previous, SamplerOptions, SolverType, Spacing, Threshold};
 use crate::settings::Settings;
 
 named_enum! {
@@ -21,15 +22,62 @@ named_enum! {
         Ddpm = "DDPMScheduler",
         /// Implicit sampling: our `ddim`.
         Ddim = "DDIMScheduler",
+        /// Pseudo linear multistep: our `pndm`.
+        Pndm = "PNDMScheduler",
+        /// DPM-Solver++: our `dpm++2m`, `dpm++3m` and `dpm++sde`.
+        Dpm = "DPMSolverMultistepScheduler",
+        /// Our `euler`.
+        Euler = "EulerDiscreteScheduler",
+        /// Our `euler-a`.
+        EulerAncestral = "EulerAncestralDiscreteScheduler",
+        /// Our `heun`.
+        Heun = "HeunDiscreteScheduler",
+        /// Our `unipc`.
+        UniPc = "UniPCMultistepScheduler",
+        /// Our `lms`.
+        Lms = "LMSDiscreteScheduler",
     }
 }
 
 impl SchedulerClass {
-    /// The name of the sampler that does the same.
-    pub fn sampler(self) -> &'static str {
+    /// Whether it has `clip_sample`, and the default of that.
+    fn clips(self) -> Option<bool> {
         match self {
-            Self::Ddpm => "ddpm",
-            Self::Ddim => "ddim",
+            Self::Ddpm | Self::Ddim => Some(true),
+            Self::Heun => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Whether it has `thresholding`.
+    fn thresholds(self) -> bool {
+        matches!(self, Self::Ddpm | Self::Ddim | Self::Dpm | Self::UniPc)
+    }
+
+    /// Whether it has `use_karras_sigmas` and its kind.
+    fn has_levels(self) -> bool {
+        matches!(self, Self::Dpm | Self::Euler | Self::Heun | Self::UniPc | Self::Lms)
+    }
+
+    /// Whether it has `final_sigmas_type`.
+    fn has_final_sigma(self) -> bool {
+        matches!(self, Self::Dpm | Self::Euler | Self::UniPc)
+    }
+
+    /// The default of `set_alpha_to_one`; none where there is no such key.
+    fn alpha_to_one(self) -> Option<bool> {
+        match self {
+            Self::Ddim => Some(true),
+            Self::Pndm => Some(false),
+            _ => None,
+        }
+    }
+
+    /// The default of `timestep_spacing`.
+    fn spacing(self) -> Spacing {
+        match self {
+            Self::Ddpm | Self::Ddim | Self::Pndm => Spacing::Leading,
+            _ => Spacing::Linspace,
         }
     }
 }
@@ -54,13 +102,32 @@ impl From<&Settings> for SchedulerConfig {
 }
 
 impl SchedulerConfig {
+    /// The name of the sampler that does what the scheduler does.
+    pub fn sampler(&self) -> &'static str {
+        match self.class {
+            SchedulerClass::Ddpm => "ddpm",
+            SchedulerClass::Ddim => "ddim",
+            SchedulerClass::Pndm => "pndm",
+            SchedulerClass::Dpm if self.options.stochastic => "dpm++sde",
+            SchedulerClass::Dpm if self.options.order == Some(3) => "dpm++3m",
+            SchedulerClass::Dpm => "dpm++2m",
+            SchedulerClass::Euler => "euler",
+            SchedulerClass::EulerAncestral => "euler-a",
+            SchedulerClass::Heun => "heun",
+            SchedulerClass::UniPc => "unipc",
+            SchedulerClass::Lms => "lms",
+        }
+    }
+
     /// Reads the text of a `scheduler_config.json`.
     ///
     /// # Errors
     /// Text that is no JSON object, another class, a value of the wrong type or without a counterpart.
     pub fn parse(text: &str) -> Result<Self, DiffusionError> {
+        // Python writes numbers that JSON does not have; the only one here stands for "no bound".
+        let text = text.replace("-Infinity", "null");
         let object: Map<String, Value> =
-            serde_json::from_str(text).map_err(|error| DiffusionError::ConfigSyntax(error.to_string()))?;
+            serde_json::from_str(&text).map_err(|error| DiffusionError::ConfigSyntax(error.to_string()))?;
         let keys = Keys(&object);
 
         let class = keys.class()?;
@@ -68,8 +135,8 @@ impl SchedulerConfig {
         let schedule = ScheduleSettings {
             schedule: keys.beta_schedule()?,
             timesteps,
-            beta_start: keys.number("beta_start", 1e-4)?,
-            beta_end: keys.number("beta_end", 0.02)?,
+            beta_start: keys.number("beta_start", if class == SchedulerClass::Heun { 0.00085 } else { 1e-4 })?,
+            beta_end: keys.number("beta_end", if class == SchedulerClass::Heun { 0.012 } else { 0.02 })?,
             zero_terminal_snr: keys.flag("rescale_betas_zero_snr", false)?,
             trained_betas: keys.numbers("trained_betas")?,
         };
@@ -77,16 +144,35 @@ impl SchedulerConfig {
         if !keys.flag("predict_epsilon", true)? && !object.contains_key("prediction_type") {
             return Err(keys.unsupported("predict_epsilon", "`prediction_type`: \"sample\" in its place"));
         }
-        let options = SamplerOptions {
+        let mut options = SamplerOptions {
             prediction: keys.prediction()?,
-            variance: keys.variance()?,
-            clip: keys.clip()?,
-            spacing: keys.spacing()?,
+            spacing: Some(keys.spacing(class.spacing())?),
             steps_offset: keys.count("steps_offset", 0)?,
-            set_alpha_to_one: keys.flag("set_alpha_to_one", true)?,
             previous: Previous::FixedStride,
+            clip: None,
             ..SamplerOptions::default()
         };
+        if let Some(default) = class.clips() {
+            options.clip = keys.clip(default)?;
+        }
+        if class.thresholds() {
+            options.threshold = keys.threshold()?;
+        }
+        // With 1 as the largest, thresholding is clipping.
+        if options.threshold.is_some_and(|threshold| threshold.max == 1.0) {
+            (options.clip, options.threshold) = (Some(1.0), None);
+        }
+        if let Some(default) = class.alpha_to_one() {
+            options.set_alpha_to_one = keys.flag("set_alpha_to_one", default)?;
+        }
+        if class.has_levels() {
+            options.levels = keys.levels()?;
+        }
+        if class.has_final_sigma() {
+            options.final_sigma = keys.named("final_sigmas_type", FinalSigma::Zero)?;
+        }
+        keys.of_class(class, &mut options)?;
+        options.floor_times = class == SchedulerClass::Dpm && schedule.schedule == BetaSchedule::Cosine;
         Ok(Self { class, schedule, options })
     }
 
@@ -106,12 +192,12 @@ impl SchedulerConfig {
             (BetaSchedule::Sigmoid, None) if *class == SchedulerClass::Ddpm => ("sigmoid", None),
             (..) => ("linear", Some(schedule.beta()?)),
         };
-        let spacing = match options.spacing {
-            Spacing::Leading | Spacing::Trailing | Spacing::Linspace => options.spacing.name(),
-            Spacing::Quad => {
+        let spacing = match options.spacing.unwrap_or(class.spacing()) {
+            spacing @ (Spacing::Leading | Spacing::Trailing | Spacing::Linspace) => spacing.name(),
+            spacing @ Spacing::Quad => {
                 return Err(DiffusionError::ConfigValue {
                     key: "timestep_spacing",
-                    value: json!(options.spacing.name()).to_string(),
+                    value: json!(spacing.name()).to_string(),
                     expected: "leading, trailing or linspace: diffusers has no other".to_owned(),
                 });
             }
@@ -130,20 +216,58 @@ impl SchedulerConfig {
                 Prediction::X0 => "sample",
                 Prediction::V => "v_prediction",
             },
-            "clip_sample": options.clip.is_some(),
-            "clip_sample_range": options.clip.unwrap_or(1.0),
-            "thresholding": false,
             "timestep_spacing": spacing,
             "steps_offset": options.steps_offset,
         });
+        if class.clips().is_some() {
+            config["clip_sample"] = json!(options.clip.is_some());
+            config["clip_sample_range"] = json!(options.clip.unwrap_or(1.0));
+        }
+        if class.thresholds() {
+            // Where there is no other way to clip, it is thresholding at 1.
+            let clip = if class.clips().is_none() { options.clip } else { None };
+            let threshold = options.threshold.or(clip.map(|max| Threshold { max, ..Threshold::default() }));
+            config["thresholding"] = json!(threshold.is_some());
+            if let Some(Threshold { ratio, max }) = threshold {
+                config["dynamic_thresholding_ratio"] = json!(ratio);
+                config["sample_max_value"] = json!(max.min(f64::MAX));
+            }
+        }
+        if class.alpha_to_one().is_some() {
+            config["set_alpha_to_one"] = json!(options.set_alpha_to_one);
+        }
+        if class.has_levels() {
+            config["use_karras_sigmas"] = json!(options.levels == Levels::Karras);
+            config["use_exponential_sigmas"] = json!(options.levels == Levels::Exponential);
+        }
+        if class.has_final_sigma() {
+            config["final_sigmas_type"] = json!(options.final_sigma.name());
+        }
         match class {
             SchedulerClass::Ddpm => config["variance_type"] = json!(options.variance.name()),
-            SchedulerClass::Ddim => config["set_alpha_to_one"] = json!(options.set_alpha_to_one),
+            SchedulerClass::Pndm => config["skip_prk_steps"] = json!(options.skip_prk_steps),
+            SchedulerClass::Dpm | SchedulerClass::UniPc => {
+                config["solver_order"] = json!(options.order.unwrap_or(2));
+                config["solver_type"] = json!(options.solver_type.name());
+                config["lower_order_final"] = json!(options.lower_order_final);
+                if *class == SchedulerClass::Dpm {
+                    config["algorithm_type"] = json!(if options.stochastic { SDE } else { ODE });
+                    config["euler_at_final"] = json!(options.euler_at_final);
+                } else {
+                    config["disable_corrector"] = json!(options.disable_corrector);
+                }
+            }
+            _ => {}
         }
         // `Value`'s alternate form indents and cannot fail.
         Ok(format!("{config:#}\n"))
     }
 }
+
+/// `algorithm_type` of DPM-Solver++.
+const ODE: &str = "dpmsolver++";
+/// The same for the stochastic equation.
+const SDE: &str = "sde-dpmsolver++";
 
 /// The values of a configuration, by key; `null` counts as missing.
 struct Keys<'a>(&'a Map<String, Value>);
@@ -188,9 +312,10 @@ impl Keys<'_> {
 
     fn class(&self) -> Result<SchedulerClass, DiffusionError> {
         let default = SchedulerClass::default();
-        self.text("_class_name", default.name())?
-            .parse()
-            .map_err(|_| self.unsupported("_class_name", "DDPMScheduler or DDIMScheduler"))
+        self.text("_class_name", default.name())?.parse().map_err(|_| {
+            let known: Vec<_> = SchedulerClass::ALL.iter().map(|class| class.name()).collect();
+            self.unsupported("_class_name", format!("one of {}", known.join(", ")))
+        })
     }
 
     fn prediction(&self) -> Result<Prediction, DiffusionError> {
@@ -221,8 +346,8 @@ impl Keys<'_> {
         }
     }
 
-    fn spacing(&self) -> Result<Spacing, DiffusionError> {
-        match self.text("timestep_spacing", "leading")? {
+    fn spacing(&self, default: Spacing) -> Result<Spacing, DiffusionError> {
+        match self.text("timestep_spacing", default.name())? {
             "leading" => Ok(Spacing::Leading),
             "trailing" => Ok(Spacing::Trailing),
             "linspace" => Ok(Spacing::Linspace),
@@ -230,20 +355,118 @@ impl Keys<'_> {
         }
     }
 
-    /// Thresholding comes before `clip_sample`. Its bound is at least 1 and at most `sample_max_value`: with 1 it is
-    /// plain clipping.
-    fn clip(&self) -> Result<Option<f64>, DiffusionError> {
-        if self.flag("thresholding", false)? {
-            return if self.number("sample_max_value", 1.0)? == 1.0 {
-                Ok(Some(1.0))
-            } else {
-                Err(self.unsupported("thresholding", "false, or true with `sample_max_value` 1 (which is clipping)"))
-            };
+    /// A value of one of our lists, which have diffusers' names.
+    fn named<T: std::str::FromStr<Err = UnknownName> + fmt::Display>(
+        &self,
+        key: &'static str,
+        default: T,
+    ) -> Result<T, DiffusionError> {
+        if self.get(key).is_none() {
+            return Ok(default);
         }
-        if !self.flag("clip_sample", true)? {
+        self.text(key, "")?.parse().map_err(|unknown: UnknownName| self.unsupported(key, unknown.known.join(", ")))
+    }
+
+    fn clip(&self, default: bool) -> Result<Option<f64>, DiffusionError> {
+        if !self.flag("clip_sample", default)? {
             return Ok(None);
         }
         let range = self.number("clip_sample_range", 1.0)?;
         if range > 0.0 { Ok(Some(range)) } else { Err(self.unsupported("clip_sample_range", "a number above 0")) }
+    }
+
+    /// It comes before `clip_sample`.
+    fn threshold(&self) -> Result<Option<Threshold>, DiffusionError> {
+        if !self.flag("thresholding", false)? {
+            return Ok(None);
+        }
+        let ratio = self.number("dynamic_thresholding_ratio", Threshold::default().ratio)?;
+        if !(0.0..=1.0).contains(&ratio) {
+            return Err(self.unsupported("dynamic_thresholding_ratio", "a number from 0 to 1"));
+        }
+        let max = self.number("sample_max_value", 1.0)?;
+        if max < 1.0 {
+            return Err(self.unsupported("sample_max_value", "a number of 1 or more"));
+        }
+        Ok(Some(Threshold { ratio, max }))
+    }
+
+    fn levels(&self) -> Result<Levels, DiffusionError> {
+        for key in ["use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas"] {
+            if self.flag(key, false)? {
+                return Err(self.unsupported(key, "false"));
+            }
+        }
+        match (self.flag("use_karras_sigmas", false)?, self.flag("use_exponential_sigmas", false)?) {
+            (true, true) => Err(self.unsupported("use_exponential_sigmas", "false beside `use_karras_sigmas`")),
+            (true, false) => Ok(Levels::Karras),
+            (false, true) => Ok(Levels::Exponential),
+            (false, false) => Ok(Levels::TimeSteps),
+        }
+    }
+
+    /// What one class alone knows.
+    fn of_class(&self, class: SchedulerClass, options: &mut SamplerOptions) -> Result<(), DiffusionError> {
+        let only = |key: &'static str, expected: &'static str| match self.text(key, expected)? {
+            text if text == expected => Ok(()),
+            _ => Err(self.unsupported(key, expected)),
+        };
+        let unset = |key: &'static str| match self.get(key) {
+            None => Ok(()),
+            Some(_) => Err(self.unsupported(key, "null")),
+        };
+        match class {
+            SchedulerClass::Ddpm => options.variance = self.variance()?,
+            SchedulerClass::Pndm => options.skip_prk_steps = self.flag("skip_prk_steps", false)?,
+            SchedulerClass::Euler => {
+                only("interpolation_type", "linear")?;
+                only("timestep_type", "discrete")?;
+                unset("sigma_min")?;
+                unset("sigma_max")?;
+            }
+            SchedulerClass::Dpm | SchedulerClass::UniPc => {
+                let order = self.count("solver_order", 2)?;
+                if !(1..=3).contains(&order) {
+                    return Err(self.unsupported("solver_order", "1, 2 or 3"));
+                }
+                options.order = Some(order);
+                options.lower_order_final = self.flag("lower_order_final", true)?;
+                // Names of the other class mean the default, as in diffusers.
+                options.solver_type = match self.text("solver_type", "midpoint")? {
+                    "logrho" => SolverType::Midpoint,
+                    _ => self.named("solver_type", SolverType::Midpoint)?,
+                };
+                if class == SchedulerClass::Dpm {
+                    self.dpm(order, options)?;
+                } else {
+                    unset("sigma_min")?;
+                    unset("sigma_max")?;
+                    if !self.flag("predict_x0", true)? {
+                        return Err(self.unsupported("predict_x0", "true"));
+                    }
+                    let steps = self.numbers("disable_corrector")?.unwrap_or_default();
+                    options.disable_corrector = steps.into_iter().map(|step| step as usize).collect();
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn dpm(&self, order: usize, options: &mut SamplerOptions) -> Result<(), DiffusionError> {
+        options.euler_at_final = self.flag("euler_at_final", false)?;
+        options.stochastic = match self.text("algorithm_type", ODE)? {
+            ODE | "deis" => false,
+            SDE if order < 3 => true,
+            SDE => return Err(self.unsupported("solver_order", "1 or 2 with `algorithm_type` sde-dpmsolver++")),
+            _ => return Err(self.unsupported("algorithm_type", format!("{ODE} or {SDE}"))),
+        };
+        if self.get("variance_type").is_some() {
+            return Err(self.unsupported("variance_type", "null"));
+        }
+        if self.get("lambda_min_clipped").is_some() {
+            return Err(self.unsupported("lambda_min_clipped", "-Infinity"));
+        }
+        Ok(())
     }
 }

@@ -33,12 +33,16 @@ pub struct DiffusersFolder {
     pub weights: PathBuf,
     /// `scheduler_config.json`, if there is one.
     pub scheduler: Option<PathBuf>,
+    /// `class_names.json`, if there is one: `ddpm export` writes it.
+    pub class_names: Option<PathBuf>,
 }
 
 /// Stem of the file of weights in a diffusers folder.
 const WEIGHTS_STEM: &str = "diffusion_pytorch_model";
 /// Name of the scheduler's settings.
 const SCHEDULER: &str = "scheduler_config.json";
+/// Name of the list of classes.
+const CLASS_NAMES: &str = "class_names.json";
 
 impl Model {
     /// Finds out what a path is: a run's directory (or its `checkpoints`), a checkpoint, or a diffusers folder (a
@@ -117,7 +121,9 @@ impl DiffusersFolder {
         let scheduler = [root.join("scheduler").join(SCHEDULER), network.join(SCHEDULER), root.join(SCHEDULER)]
             .into_iter()
             .find(|path| path.is_file());
-        Ok(Some(Self { config: network.join("config.json"), weights: weights_in(network)?, scheduler }))
+        let class_names = Some(root.join(CLASS_NAMES)).filter(|path| path.is_file());
+        let (config, weights) = (network.join("config.json"), weights_in(network)?);
+        Ok(Some(Self { config, weights, scheduler, class_names }))
     }
 }
 

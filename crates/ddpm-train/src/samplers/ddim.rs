@@ -1,7 +1,7 @@
 //! Implicit sampling (Song et al. 2021, eq. 12): few steps, deterministic at η = 0.
 
-use super::{Plan, Previous, ReverseStep, SamplerOptions};
-use crate::diffusion::{DiffusionError, Prediction, Schedule};
+use super::{Bound, Mix, Plan, Previous, ReverseStep, SamplerOptions, Spacing};
+use crate::diffusion::{DiffusionError, Schedule};
 
 /// x_s = √ᾱ_s x̂_0 + √(1 − ᾱ_s − σ²) ε̂ + σ z with σ = η √((1 − ᾱ_s)/(1 − ᾱ_t)) √(1 − ᾱ_t/ᾱ_s) (Song et al. 2021, eq.
 /// 12 and 16).
@@ -12,8 +12,8 @@ use crate::diffusion::{DiffusionError, Prediction, Schedule};
 /// # Errors
 /// Options out of range, or a prediction that says nothing of x_0 at some step.
 pub fn plan(schedule: &Schedule, options: &SamplerOptions) -> Result<Plan, DiffusionError> {
-    let time_steps = options.time_steps(schedule)?;
-    let stride = schedule.time_steps() / options.steps.unwrap_or(schedule.time_steps());
+    let time_steps = options.time_steps(schedule, Spacing::Leading)?;
+    let stride = schedule.time_steps() / options.count(schedule);
     let last = if options.set_alpha_to_one { 1.0 } else { schedule.alpha_bar()[0] };
     let steps = time_steps.iter().enumerate().map(|(i, &t)| {
         let previous = match options.previous {
@@ -22,22 +22,20 @@ pub fn plan(schedule: &Schedule, options: &SamplerOptions) -> Result<Plan, Diffu
         };
         let alpha_bar = schedule.alpha_bar()[t];
         let alpha_bar_s = previous.map_or(last, |s| schedule.alpha_bar()[s]);
-        let step = ReverseStep::predicting(options.prediction, t, alpha_bar, options.clip)?;
+        let step = ReverseStep::of_x_t(options, t as f64, alpha_bar)?;
 
         let variance = (1.0 - alpha_bar_s) / (1.0 - alpha_bar) * (1.0 - alpha_bar / alpha_bar_s);
         let sigma = options.eta * variance.max(0.0).sqrt();
         let direction = (1.0 - alpha_bar_s - sigma * sigma).max(0.0).sqrt();
         let signal = alpha_bar_s.sqrt();
-        Ok(if options.clipped_eps {
-            // ε from x_t and the clipped x̂_0, as if the network predicted x_0.
-            let eps = Prediction::X0.eps(alpha_bar);
-            let from_x_0 = signal + direction * eps.output;
-            ReverseStep { from_x_0, from_x: direction * eps.x_t, sigma, ..step }
+        let eps = if options.clipped_eps && step.bound != Bound::None {
+            step.eps(options)
         } else {
             let eps = options.prediction.eps(alpha_bar);
-            let (from_x, from_output) = (direction * eps.x_t, direction * eps.output);
-            ReverseStep { from_x_0: signal, from_x, from_output, sigma, ..step }
-        })
+            Mix { x: eps.x_t, x_0: 0.0, output: eps.output }
+        };
+        let now = Mix { x_0: signal, ..Mix::default() }.plus(eps.times(direction));
+        Ok(ReverseStep { sigma, ..step.to(now) })
     });
-    Ok(Plan { steps: steps.collect::<Result<_, DiffusionError>>()? })
+    Plan::new(1.0, steps)
 }

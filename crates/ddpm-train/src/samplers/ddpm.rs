@@ -1,6 +1,6 @@
 //! Ancestral sampling (Ho et al. 2020, algorithm 2), over all time steps or some of them.
 
-use super::{Plan, ReverseStep, SamplerOptions};
+use super::{Mix, Plan, ReverseStep, SamplerOptions, Spacing};
 use crate::diffusion::{DiffusionError, Posterior, Schedule};
 
 /// Each step draws from N(μ̃(x_t, x̂_0), σ²), the posterior of the chain respaced to the visited time steps.
@@ -11,16 +11,16 @@ use crate::diffusion::{DiffusionError, Posterior, Schedule};
 /// # Errors
 /// Options out of range, or a prediction that says nothing of x_0 at some step.
 pub fn plan(schedule: &Schedule, options: &SamplerOptions) -> Result<Plan, DiffusionError> {
-    let mut time_steps = options.time_steps(schedule)?;
+    let mut time_steps = options.time_steps(schedule, Spacing::Leading)?;
     time_steps.reverse();
     let chain = schedule.respaced(&time_steps)?;
     let posterior = Posterior::new(&chain.schedule);
     let steps = (0..time_steps.len()).rev().map(|i| {
-        let (from_x_0, from_x) = posterior.mean(i);
+        let (x_0, x) = posterior.mean(i);
         let sigma = posterior.sampling_variance(options.variance, i).sqrt();
         let alpha_bar = chain.schedule.alpha_bar()[i];
-        let step = ReverseStep::predicting(options.prediction, time_steps[i], alpha_bar, options.clip)?;
-        Ok(ReverseStep { from_x_0, from_x, sigma, ..step })
+        let step = ReverseStep::of_x_t(options, time_steps[i] as f64, alpha_bar)?;
+        Ok(ReverseStep { sigma, ..step.to(Mix { x, x_0, output: 0.0 }) })
     });
-    Ok(Plan { steps: steps.collect::<Result<_, DiffusionError>>()? })
+    Plan::new(1.0, steps)
 }

@@ -16,7 +16,7 @@ named_enum! {
         /// round(T − kT/S) − 1, k = 0..S−1: starts on T−1 and ends short of 0 (Lin et al. 2024, table 2).
         Trailing = "trailing",
         /// S equidistant values on 0..T−1, both ends included.
-        Linspace = "linspace",
+        Linspace = "linspace" | "linear",
         /// ⌊x²⌋ for S equidistant x on 0..√(0.8 T): dense near the image (Song et al. 2021, appendix D.2 "quadratic").
         Quad = "quad",
     }

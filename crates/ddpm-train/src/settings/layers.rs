@@ -169,6 +169,10 @@ impl Settings {
             let why = format!("must be at most diffusion.timesteps = {}", diffusion.timesteps);
             return conflict("preview.steps", &self.preview.steps, why);
         }
+        if self.data.class_dropout > 0.0 && !self.data.classes {
+            let why = "there are no classes to drop; data.classes=true learns them".to_owned();
+            return conflict("data.class_dropout", &self.data.class_dropout, why);
+        }
         self.optimiser.check()?;
         let size = self.data.size;
         if size.height() > 0 {

@@ -32,7 +32,7 @@ impl NetworkSettings {
 
 impl Settings {
     /// The network for images of `height` x `width` pixels and `channels` channels; with `classes` it learns a table of
-    /// that many.
+    /// that many, and of one more where classes are dropped.
     ///
     /// # Errors
     /// [`ConfigError`] where the options contradict each other or the size, with the nearest sizes that fit.
@@ -75,11 +75,16 @@ impl Settings {
             norm_eps: network.norm_eps,
             resnet_time_scale_shift: network.resnet_time_scale_shift,
             add_attention: network.add_attention,
-            num_class_embeds: classes,
+            num_class_embeds: classes.map(|count| count + usize::from(self.null_class(count).is_some())),
             ..UNetConfig::default()
         };
         config.validate(height, width)?;
         Ok(config)
+    }
+
+    /// The label that stands for no class, where some are dropped: the one after the `count` classes.
+    pub fn null_class(&self, count: usize) -> Option<usize> {
+        (self.data.class_dropout > 0.0).then_some(count)
     }
 
     /// What determines the noise schedule.

@@ -7,6 +7,7 @@ use crate::{
     diffusion::{BetaSchedule, Prediction, Variance},
     named::{UnknownName, named_enum},
     optimiser::{Decay, OptimiserKind},
+    samplers,
 };
 
 /// A whole number of steps, images or bytes that is large enough for every use.
@@ -98,6 +99,8 @@ section! {
         flip: bool = false, Allowed::Switch;
         /// Learn classes: the sub-folders' names, or the labels in the file.
         classes: bool = false, Allowed::Switch;
+        /// Probability with which a picture is learned without its class (Ho and Salimans 2022: 0.1), which guidance needs.
+        class_dropout: f64 = 0.0, Allowed::Number(Range::below(0.0, 1.0));
         /// Part of the data that is never trained on: its loss says whether to go on.
         holdout: f64 = 0.1, Allowed::Number(Range::below(0.0, 1.0));
         /// The values of black and white in files of floats; auto finds out.
@@ -224,9 +227,11 @@ section! {
         every: u64 = 5000, Allowed::Whole(0, MANY);
         /// Pictures in a preview; 0 for none.
         count: usize = 64, Allowed::Whole(0, 4096);
-        /// DDIM steps of a preview.
+        /// The sampler of previews and of the final pictures; --sampler of `ddpm sample` takes the same names.
+        sampler: String = "ddim".to_owned(), Allowed::Name(|name| samplers::find(name).map(|known| known.name.to_owned()));
+        /// Steps of a preview.
         steps: usize = 50, Allowed::Whole(1, 1_000_000);
-        /// eta of a preview's DDIM: 0 adds no noise; 1 adds a posterior step's, which corrects what a briefly trained network got wrong.
+        /// eta where the sampler is ddim: 0 adds no noise; 1 adds a posterior step's, which corrects what a briefly trained network got wrong.
         eta: f64 = 0.0, Allowed::Number(Range::closed(0.0, 1.0));
         /// Held-out pictures whose loss is measured, at most; 0 for none.
         heldout: usize = 512, Allowed::Whole(0, MANY);

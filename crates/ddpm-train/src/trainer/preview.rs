@@ -9,8 +9,9 @@ use ndarray::{Array4, Axis, Ix4};
 
 use super::{Preview, Trainer};
 use crate::checkpoint::Weights;
+use crate::diffusion::DiffusionError;
 use crate::error::Error;
-use crate::samplers::{self, Images, SamplerOptions};
+use crate::samplers::{self, Images, Plan, SamplerOptions};
 
 /// Why sampling ended early.
 enum Ended {
@@ -37,7 +38,7 @@ impl From<TensorError> for Ended {
 }
 
 impl<B: Backend<Elem = f32>> Trainer<B> {
-    /// Images by DDIM, as many, in as many steps and with the η that the settings say, of both sets of weights, from the latents
+    /// Images by the sampler of the settings, as many and in as many steps as they say, of both sets of weights, from the latents
     /// of the run's seed: always the same ones, so that one sees them change. Image i is of class i mod classes.
     ///
     /// Nothing if `stop` is set meanwhile.
@@ -53,9 +54,17 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         Ok(Some(Preview { step: self.step, raw, ema }))
     }
 
+    /// The steps of previews, and of the final pictures.
+    ///
+    /// # Errors
+    /// Settings that do not fit each other.
+    pub fn preview_plan(&self) -> Result<Plan, DiffusionError> {
+        let sampler = samplers::find(&self.settings.preview.sampler)?;
+        (sampler.plan)(&self.schedule, &SamplerOptions::from(&self.settings))
+    }
+
     fn sample(&self, which: Weights, stop: &AtomicBool) -> Result<Array4<f32>, Ended> {
-        let plan = samplers::ddim::plan(&self.schedule, &SamplerOptions::from(&self.settings))
-            .map_err(|error| Ended::Failed(error.into()))?;
+        let plan = self.preview_plan().map_err(|error| Ended::Failed(error.into()))?;
         let [height, width, channels] = self.image();
         let count = self.settings.preview.count;
         let at_once = self.settings.images_at_once().clamp(1, count.max(1));

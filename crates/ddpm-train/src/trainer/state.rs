@@ -7,6 +7,7 @@ use ddpm_kernels::Backend;
 use super::Trainer;
 use crate::checkpoint::{self, Checkpoint, Contents, FromDevice, State, ToDevice, Weights, entries};
 use crate::error::Error;
+use crate::settings::Settings;
 
 impl<B: Backend<Elem = f32>> Trainer<B> {
     /// Writes where training stands into a folder of checkpoints and returns the checkpoint's own folder.
@@ -49,7 +50,10 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         if state.data != self.data().hash() {
             return Err(other("the data has changed since".to_owned()));
         }
-        if let Some(key) = first_difference(checkpoint.config(), &self.settings.to_toml_of_numbers()) {
+        // Read first, so that settings that came later have their defaults, which are what was done before.
+        let name = checkpoint.folder().join("config.toml").display().to_string();
+        let before = Settings::from_toml(checkpoint.config(), &name)?.to_toml_of_numbers();
+        if let Some(key) = first_difference(&before, &self.settings.to_toml_of_numbers()) {
             return Err(other(format!("{key} has changed since")));
         }
         let entries = entries(self.unet.layout());

@@ -31,6 +31,7 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let batch = self.settings.train.batch;
         self.batches.batch(self.step, &mut self.host.images, &mut self.host.labels)?;
         self.draw_time_steps();
+        self.drop_classes();
 
         let at_once = self.settings.images_at_once().min(batch);
         let mut sums = Sums::default();
@@ -86,6 +87,18 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         self.host.time_steps.extend((0..self.settings.train.batch).map(uniform));
     }
 
+    /// Replaces labels by that of no class, with the probability of the settings: image i's draw is at sample i of the step.
+    fn drop_classes(&mut self) {
+        let count = self.data().classes().map_or(0, <[String]>::len);
+        let Some(null) = self.settings.null_class(count) else { return };
+        let address = Address::new(self.settings.train.seed, Purpose::ClassDrop).at_step(self.step);
+        for (i, label) in self.host.labels.iter_mut().enumerate() {
+            if is_dropped(address.at_sample(i as u64), self.settings.data.class_dropout) {
+                *label = null as u32;
+            }
+        }
+    }
+
     /// Adds the gradient of some images of the batch, and their losses.
     fn accumulate(&mut self, part: Range<usize>, sums: &mut Sums) -> Result<(), Error> {
         let [height, width, channels] = self.image();
@@ -134,4 +147,28 @@ fn first_not_finite<B: Backend<Elem = f32>>(backend: &B, numbers: &Parameters<B>
     let flat = numbers.to_host(backend)?;
     let bad = |p: &&ddpm_nn::layout::Parameter| flat[p.range.clone()].iter().any(|x| !x.is_finite());
     Ok(numbers.layout().parameters().iter().find(bad).map(|p| p.name.clone()))
+}
+
+/// Whether the draw of an address falls into a share of all.
+fn is_dropped(address: Address, share: f64) -> bool {
+    let [draw, ..] = address.block(0);
+    f64::from(draw) < share * 2.0_f64.powi(32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_dropped_as_often_as_asked() {
+        let address = |i| Address::new(3, Purpose::ClassDrop).at_step(5).at_sample(i);
+        for share in [0.0, 0.1, 0.5, 0.9] {
+            let dropped = |i: u64| is_dropped(address(i), share);
+            let count = (0..10_000).filter(|&i| dropped(i)).count() as f64;
+            // four standard deviations of a binomial
+            let spread = 4.0 * (10_000.0 * share * (1.0 - share)).sqrt();
+            assert!((count - 10_000.0 * share).abs() <= spread, "{count} of 10000 at {share}");
+        }
+        assert!((0..100).any(|i| is_dropped(address(i), 0.5) != is_dropped(address(i + 1), 0.5)));
+    }
 }

@@ -24,7 +24,7 @@ pub(crate) fn sampled(name: &str, schedule: &Schedule, options: &SamplerOptions)
     let plan = (samplers::find(name).unwrap().plan)(schedule, &options).unwrap();
     let (mut mean, mut variance) = (0.0, 1.0);
     for step in &plan.steps {
-        let alpha_bar = schedule.alpha_bar()[step.time_step];
+        let alpha_bar = schedule.alpha_bar()[step.time_step as usize];
         let next = |x: f64| step.apply(x, best(options.prediction, alpha_bar, x), 0.0);
         let (a, b) = (next(1.0) - next(0.0), next(0.0));
         mean = a * mean + b;
@@ -55,7 +55,7 @@ fn all_steps_recover_the_data() {
 fn few_implicit_steps_come_near_and_few_ancestral_ones_less() {
     let schedule = ScheduleSettings::default().build().unwrap();
     for &spacing in Spacing::ALL {
-        let options = SamplerOptions { spacing, steps: Some(50), ..SamplerOptions::default() };
+        let options = SamplerOptions { spacing: Some(spacing), steps: Some(50), ..SamplerOptions::default() };
         let (mean, deviation) = sampled("ddim", &schedule, &options);
         let near = if spacing == Spacing::Quad { 0.1 } else { 0.01 }; // `quad` starts at 0.8 T, where x is not yet all noise
         assert_close(&format!("{spacing} mean"), mean, MEAN, near, 0.0);

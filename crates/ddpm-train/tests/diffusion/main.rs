@@ -3,6 +3,7 @@
 
 mod diffusers;
 mod gaussian;
+mod multistep;
 mod process;
 mod run;
 mod samplers;

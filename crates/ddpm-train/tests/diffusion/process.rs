@@ -222,8 +222,8 @@ proptest! {
 
 #[test]
 fn eps_says_nothing_of_the_image_in_pure_noise() {
-    let message = Prediction::Eps.check(999, 0.0).unwrap_err().to_string();
+    let message = Prediction::Eps.check(999.0, 0.0).unwrap_err().to_string();
     assert!(message.contains("`eps`") && message.contains("999"), "{message}");
-    assert!(Prediction::Eps.check(999, 1e-80).is_err(), "1/sqrt(alpha_bar) overflows f32");
-    assert!(Prediction::V.check(999, 0.0).is_ok() && Prediction::X0.check(999, 0.0).is_ok());
+    assert!(Prediction::Eps.check(999.0, 1e-80).is_err(), "1/sqrt(alpha_bar) overflows f32");
+    assert!(Prediction::V.check(999.0, 0.0).is_ok() && Prediction::X0.check(999.0, 0.0).is_ok());
 }

@@ -6,7 +6,7 @@ use ddpm_kernels::{Backend, KernelError};
 use ddpm_tensor::random::{Address, Purpose};
 use ddpm_tensor::{Cpu, CpuOptions, Tensor};
 use ddpm_train::diffusion::{Prediction, Schedule, ScheduleSettings, Variance};
-use ddpm_train::samplers::{self, Images, Plan, SamplerOptions, latents};
+use ddpm_train::samplers::{self, Images, Plan, SAMPLERS, SamplerOptions, latents};
 
 use super::assert_close;
 use super::gaussian::{best, sampled};
@@ -20,7 +20,7 @@ fn schedule() -> Schedule {
 }
 
 fn noisy_plan(name: &str) -> Plan {
-    let options = SamplerOptions { steps: Some(6), eta: 0.7, ..SamplerOptions::default() };
+    let options = SamplerOptions { steps: Some(6), eta: 0.7, churn: 2.0, ..SamplerOptions::default() };
     (samplers::find(name).unwrap().plan)(&schedule(), &options).unwrap()
 }
 
@@ -28,13 +28,13 @@ fn noisy_plan(name: &str) -> Plan {
 fn images(plan: &Plan, images: Images, count: usize) -> Vec<f32> {
     let cpu = cpu();
     let x = latents(&cpu, [count, 3, 5, 2].into(), images).unwrap();
-    let model = |x: &Tensor<Cpu<f32>>, t: usize| cpu.affine(x.view(), 0.9, t as f64 * 1e-4);
+    let model = |x: &Tensor<Cpu<f32>>, t: f64| cpu.affine(x.view(), 0.9, t * 1e-4);
     plan.run(&cpu, x, images, false, model, |_| Ok::<(), KernelError>(())).unwrap().as_slice().to_vec()
 }
 
 #[test]
 fn an_image_of_a_seed_is_the_same_in_every_batch() {
-    for name in ["ddpm", "ddim"] {
+    for name in SAMPLERS.iter().map(|sampler| sampler.name) {
         let plan = noisy_plan(name);
         let five = images(&plan, Images { seed: 7, first: 0 }, 5);
         for (n, want) in five.chunks(30).enumerate() {
@@ -59,7 +59,7 @@ fn a_step_on_the_device_is_the_step_in_f64() {
             let seen = Cell::new(0);
             let model = |x: &Tensor<Cpu<f32>>, _| cpu.affine(x.view(), 0.5, 0.1);
             plan.run(&cpu, x_t, here, true, model, |moment| {
-                let step = plan.steps[moment.step];
+                let step = &plan.steps[moment.step];
                 assert_eq!((moment.of, moment.time_step), (4, step.time_step));
                 let address = Address { seed: 3, purpose: Purpose::Sampler, step: moment.step as u64, sample: 4 };
                 let mut z = [0.0; 9];
@@ -94,8 +94,8 @@ fn drawn_images_have_the_mean_and_deviation_that_theory_gives() {
             SamplerOptions { steps: Some(steps), variance, eta: 0.8, clip: None, ..SamplerOptions::default() };
         let plan = (samplers::find(name).unwrap().plan)(&schedule, &options).unwrap();
         let x = latents(&cpu, [16, 32, 32, 1].into(), here).unwrap();
-        let model = |x: &Tensor<Cpu<f32>>, t: usize| {
-            let of = |x| best(Prediction::Eps, schedule.alpha_bar()[t], x);
+        let model = |x: &Tensor<Cpu<f32>>, t: f64| {
+            let of = |x| best(Prediction::Eps, schedule.alpha_bar()[t as usize], x);
             cpu.affine(x.view(), of(1.0) - of(0.0), of(0.0))
         };
         let x = plan.run(&cpu, x, here, false, model, |_| Ok::<(), KernelError>(())).unwrap();

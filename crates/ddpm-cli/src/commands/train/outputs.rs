@@ -7,7 +7,6 @@ use ddpm_tensor::Cpu;
 use ddpm_train::{
     checkpoint::{Weights, steps},
     run::RunDir,
-    samplers::{self, SamplerOptions},
     settings::Settings,
     trainer::Trainer,
 };
@@ -15,7 +14,7 @@ use serde_json::json;
 
 use super::signals::Signals;
 use crate::{
-    commands::drawing::{Drawing, batch_for},
+    commands::drawing::{Begin, Drawing, Film, batch_for},
     failure::Explain,
     output::Output,
     picture::{
@@ -121,8 +120,7 @@ pub(super) fn pictures(output: Output, trainer: &Trainer<Cpu<f32>>, run: &RunDir
         return Ok(true);
     }
 
-    let options = SamplerOptions::from(settings);
-    let plan = (samplers::find("ddim")?.plan)(trainer.schedule(), &options)?;
+    let plan = trainer.preview_plan()?;
     let (height, width) = trainer.data().size();
     let image = [height, width, trainer.data().channels()];
     let classes: Option<Vec<usize>> =
@@ -136,13 +134,15 @@ pub(super) fn pictures(output: Output, trainer: &Trainer<Cpu<f32>>, run: &RunDir
         image,
         seed: settings.train.seed,
         batch,
-        noise: None,
+        begin: Begin::Seed,
         classes: classes.as_deref(),
-        film: true,
+        guided: None,
+        film: Film::Xt,
+        columns: grid::columns(count),
     };
     let mut progress = Progress::new(output, "sampling", 0, (count.div_ceil(batch) * plan.steps.len()) as u64);
     let drawn = drawing.run(count, &mut |done, _| {
-        progress.at(done, || format!("{count} pictures by ddim"));
+        progress.at(done, || format!("{count} pictures by {}", settings.preview.sampler));
         if signals.came() { Err(Stopped.into()) } else { Ok(()) }
     });
     progress.finish();
@@ -151,7 +151,7 @@ pub(super) fn pictures(output: Output, trainer: &Trainer<Cpu<f32>>, run: &RunDir
         drawn => drawn.at(run.root().display())?,
     };
     let about = json!({
-        "sampler": "ddim", "steps": plan.steps.len(), "eta": options.eta, "seed": settings.train.seed, "weights": "ema",
+        "sampler": settings.preview.sampler, "steps": wanted, "eta": settings.preview.eta, "seed": settings.train.seed, "weights": "ema",
         "model_step": trainer.steps_done(), "index": [0, count - 1], "class": classes,
         "model": newest.as_deref().and_then(hash), "program": concat!("ddpm ", env!("CARGO_PKG_VERSION")),
     });

@@ -66,7 +66,7 @@ impl Watch {
             let picture = grid::grid(Images { n, height, width, channels, values: &values })?;
             let path = self.run.samples().join(format!("step-{:06}{name}.png", preview.step));
             let about = json!({
-                "sampler": "ddim", "steps": self.settings.preview.steps, "eta": 0.0, "seed": self.settings.train.seed,
+                "sampler": self.settings.preview.sampler, "steps": self.settings.preview.steps, "eta": self.settings.preview.eta, "seed": self.settings.train.seed,
                 "weights": if name.is_empty() { "ema" } else { "raw" }, "model_step": preview.step,
                 "index": [0, n.saturating_sub(1)], "program": concat!("ddpm ", env!("CARGO_PKG_VERSION")),
             });
