@@ -1,10 +1,7 @@
-//! Compiles the kernels for the CPU, once for each run of the tests, and launches them by name.
+//! Launches the kernels on the CPU: by name, or behind the stand-in driver.
 
-use ddpm_kernels::ptx;
+use crate::stand_in;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::fmt::Write;
-use std::path::Path;
-use std::process::Command;
 use std::sync::LazyLock;
 
 /// The order in which the threads of a block take their turns, and the blocks of a grid.
@@ -84,7 +81,7 @@ struct Host {
     _library: libloading::Library,
 }
 
-static HOST: LazyLock<Host> = LazyLock::new(Host::build);
+static HOST: LazyLock<Host> = LazyLock::new(Host::load);
 
 /// The kernels behind a driver's functions: a device that the whole way from [`Cuda`](ddpm_tensor::Cuda) on leads to.
 ///
@@ -148,70 +145,9 @@ pub(crate) unsafe fn launch(kernel: &str, launch: Launch, arguments: &[Argument]
     Err(unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned())
 }
 
-/// The kernels of `host/planted.cu`.
-const PLANTED: [&str; 6] =
-    ["reverse", "reverse_without_barrier", "chain_of_blocks", "sum_block", "deadlock", "divergent_barrier"];
-
 impl Host {
-    fn build() -> Self {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let host = here.join("tests/cuda_on_cpu/host");
-        let kernels = here.join("../../kernels");
-        // Below cargo's target directory; removed again at the end, when the library is mapped.
-        let work = tempfile::Builder::new().prefix("cuda_on_cpu-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let mut sources = vec![host.join("scheduler.cpp"), host.join("launch.cpp"), host.join("driver.cpp")];
-        let mut add_unit = |name: &str, exports: &[&str]| {
-            let mut unit = format!("#include \"cuda_on_cpu.h\"\n#include \"{name}.cu\"\n");
-            for kernel in exports {
-                writeln!(unit, "CUDA_ON_CPU_EXPORT({kernel})").unwrap();
-            }
-            let path = work.path().join(format!("{name}.cpp"));
-            std::fs::write(&path, unit).unwrap();
-            sources.push(path);
-        };
-        add_unit("planted", &PLANTED);
-        for module in ptx::ALL {
-            add_unit(module.name, module.kernels);
-        }
-        add_unit("philox_probe", &["philox_probe"]);
-        let library = work.path().join("libcuda_on_cpu.so");
-        let compiler = compiler();
-        // -ffp-contract=off is what --fmad=false is to NVRTC: no product and sum become an fma that is not written.
-        let mut options = vec!["-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"];
-        options.extend(["-fno-math-errno", "-Wall", "-Wno-unknown-pragmas"]);
-        // Without it fmaf is the C library's, as exact and slow.
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("fma") {
-            options.push("-mfma");
-        }
-        let run = |arguments: &[&std::ffi::OsStr]| {
-            let mut command = Command::new(&compiler);
-            command.args(&options).arg("-I").arg(&host).arg("-I").arg(&kernels).args(arguments);
-            let result = command.output().unwrap_or_else(|error| panic!("running {compiler}: {error}"));
-            assert!(
-                result.status.success(),
-                "{compiler} could not compile the CUDA kernels for the CPU:\n{}",
-                String::from_utf8_lossy(&result.stderr)
-            );
-        };
-        // units side by side: they take as long as all the tests
-        let next = std::sync::atomic::AtomicUsize::new(0);
-        let objects: Vec<_> = (0..sources.len()).map(|i| work.path().join(format!("{i}.o"))).collect();
-        std::thread::scope(|scope| {
-            for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-                scope.spawn(|| {
-                    while let Some(i) =
-                        Some(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)).filter(|&i| i < sources.len())
-                    {
-                        run(&["-c".as_ref(), sources[i].as_os_str(), "-o".as_ref(), objects[i].as_os_str()]);
-                    }
-                });
-            }
-        });
-        let mut link: Vec<&std::ffi::OsStr> = vec!["-shared".as_ref(), "-Wl,-soname,libcuda.so".as_ref()];
-        link.extend(objects.iter().map(|object| object.as_os_str()));
-        link.extend(["-o".as_ref(), library.as_os_str()]);
-        run(&link);
+    fn load() -> Self {
+        let library = stand_in::folder().join(stand_in::LIBRARY);
         // SAFETY: the library was made above; all it does while it is loaded is to register kernels.
         let library = unsafe { libloading::Library::new(&library) }.unwrap();
         // SAFETY: `host/launch.cpp` defines the function with this signature.
@@ -220,18 +156,4 @@ impl Host {
         let set = *unsafe { library.get::<SetFn>(b"cuda_on_cpu_set\0") }.unwrap();
         Self { launch, set, _library: library }
     }
-}
-
-/// A C++ compiler that answers: `$CXX`, or one of the usual names.
-fn compiler() -> String {
-    let named = std::env::var("CXX").ok().filter(|name| !name.is_empty());
-    let candidates = named.map_or_else(|| ["c++", "g++", "clang++"].map(String::from).to_vec(), |name| vec![name]);
-    let answers = |name: &String| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
-    candidates.iter().find(|name| answers(name)).cloned().unwrap_or_else(|| {
-        panic!(
-            "the tests of the CUDA kernels run them on the CPU, and for that need a C++17 compiler; none of these \
-             answers: {}. Install one (on Debian or Ubuntu: apt-get install g++), or set CXX.",
-            candidates.join(", ")
-        )
-    })
 }

@@ -14,4 +14,5 @@ mod host;
 mod noise;
 mod philox;
 mod posterior;
+mod stand_in;
 mod support;
