@@ -263,7 +263,8 @@ __device__ __forceinline__ void weight_grad(const float *dy, const Operand &x, f
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+// Two blocks a multiprocessor: their sums take most of its registers.
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
     conv_weight_grad_3_f32(const float *dy, Operand x, float *partial, ConvShape s, u32 slice_images) {
   weight_grad<3, 2>(dy, x, partial, s, slice_images);
 }

@@ -111,9 +111,6 @@ fn every_output_and_gradient_agrees() {
                 .collect();
             let (gradient, whose) = worst_gradient(&compared);
             let (output, input) = (relative(&y, &y_cpu), relative(&dx, &dx_cpu));
-            println!(
-                "{name}: output {output:.1e}, input's gradient {input:.1e}, worst gradient {gradient:.1e}: {whose}"
-            );
             assert!(output <= FORWARD_TOLERANCE, "{name}: output {output:.1e}");
             assert!(input <= GRADIENT_TOLERANCE, "{name}: input's gradient {input:.1e}");
             assert!(gradient <= GRADIENT_TOLERANCE, "{name}: {whose} {gradient:.1e}");

@@ -3,6 +3,7 @@
 mod find;
 mod manifest;
 mod nvrtc;
+mod sass;
 mod variants;
 
 use crate::repository;
@@ -35,6 +36,12 @@ pub(crate) struct Arguments {
     /// Install nothing; with --check, do not compile anew where the compiler is not here
     #[arg(long)]
     offline: bool,
+    /// Build nothing: print what ptxas makes of the committed PTX for five architectures; a spilt register is an error
+    #[arg(long, conflicts_with = "check")]
+    sass: bool,
+    /// The ptxas for --sass, instead of the one on PATH
+    #[arg(long, value_name = "FILE", requires = "sass")]
+    ptxas: Option<PathBuf>,
     /// The NVRTC library to use, instead of searching for one
     #[arg(long, value_name = "FILE")]
     nvrtc: Option<PathBuf>,
@@ -43,6 +50,10 @@ pub(crate) struct Arguments {
 /// Builds or checks the PTX.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let folder = folder();
+    if arguments.sass {
+        let modules = check_hashes(&folder)?.modules.into_keys();
+        return sass::print(&folder, modules, arguments.ptxas.as_deref());
+    }
     if !arguments.check {
         return build(&folder, arguments);
     }

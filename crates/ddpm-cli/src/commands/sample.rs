@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use ddpm_nn::Parameters;
-use ddpm_tensor::{Cpu, Precision};
+use ddpm_tensor::Precision;
 use ddpm_train::{
     checkpoint::Weights,
     model::Trained,
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{
     arrays::{self, Array, Values},
     drawing::{Drawing, Drawn, batch_for},
-    machine,
+    machine::{self, Machinery, on_device},
 };
 use crate::{
     args::{SampleArgs, WeightsName},
@@ -67,22 +67,34 @@ pub(super) fn run(args: &SampleArgs) -> Result<()> {
 
     let which = weights(args.weights);
     let model = Trained::load(&args.model, which).at(args.model.display())?;
-    let (cpu, why) = machine::open(&args.machine, Precision::F32)?;
+    let (device, why) = machine::open(&args.machine, Precision::F32)?;
     for note in model.notes.iter().chain(&why) {
         output.note(note);
     }
-    let (options, plan) = plan(args, sampler, &model)?;
-    let noise = args.noise.as_deref().map(|path| read_noise(&cpu, path)).transpose()?;
-    let image = image_size(args, &model, noise.as_ref())?;
+    on_device!(device, device => draw(args, output, sampler, &form, &model, &device))
+}
+
+/// All that follows once the device is known.
+fn draw<B: Machinery>(
+    args: &SampleArgs,
+    output: Output,
+    sampler: &Sampler,
+    form: &Form,
+    model: &Trained,
+    device: &B,
+) -> Result<()> {
+    let (options, plan) = plan(args, sampler, model)?;
+    let noise = args.noise.as_deref().map(|path| read_noise(device, path)).transpose()?;
+    let image = image_size(args, model, noise.as_ref())?;
     model.unet.config().validate(image[0], image[1]).at(args.model.display())?;
     let n = noise.as_ref().map_or(args.n as usize, |noise| noise.n);
-    let labels = classes(args, &model, n)?;
-    make_place(&args.out, &form)?;
+    let labels = classes(args, model, n)?;
+    make_place(&args.out, form)?;
 
-    let parameters = Parameters::from_host(&cpu, model.unet.layout(), &model.parameters)?;
+    let parameters = Parameters::from_host(device, model.unet.layout(), &model.parameters)?;
     let batch = args.batch.map_or_else(|| batch_for(image), |batch| batch as usize);
     let drawing = Drawing {
-        backend: &cpu,
+        backend: device,
         unet: &model.unet,
         parameters: &parameters,
         plan: &plan,
@@ -91,7 +103,7 @@ pub(super) fn run(args: &SampleArgs) -> Result<()> {
         batch,
         noise: noise.as_ref().map(|noise| noise.values.as_slice()),
         classes: labels.as_deref(),
-        film: form == Form::Gif,
+        film: *form == Form::Gif,
     };
     let total = (n.div_ceil(batch) * plan.steps.len()) as u64;
     let mut progress = Progress::new(output, "sampling", 0, total);
@@ -107,13 +119,13 @@ pub(super) fn run(args: &SampleArgs) -> Result<()> {
         "eta": options.eta,
         "spacing": options.spacing.name(),
         "seed": args.seed,
-        "weights": which.to_string(),
+        "weights": weights(args.weights).to_string(),
         "model": model.hash,
         "model_step": model.step,
         "noise": noise.as_ref().map(|noise| noise.hash.clone()),
         "program": concat!("ddpm ", env!("CARGO_PKG_VERSION")),
     });
-    let files = write(args, &form, image, &drawn, labels.as_deref(), &model, &about)?;
+    let files = write(args, form, image, &drawn, labels.as_deref(), model, &about)?;
     for file in &files.listed {
         output.result(&file.display().to_string())?;
     }
@@ -178,13 +190,13 @@ struct Noise {
     hash: String,
 }
 
-fn read_noise(cpu: &Cpu<f32>, path: &Path) -> Result<Noise> {
-    let tensor = arrays::read(cpu, path)?;
+fn read_noise<B: Machinery>(device: &B, path: &Path) -> Result<Noise> {
+    let tensor = arrays::read(device, path)?;
     let [n, height, width, channels] = *tensor.shape().dims() else {
         let what = format!("latents are [N, H, W, C], these are {}", tensor.shape());
         return Err(Failure::new(what).place(path.display()).into());
     };
-    let values = tensor.to_vec(cpu)?;
+    let values = tensor.to_vec(device)?;
     if n == 0 || values.iter().any(|x| !x.is_finite()) {
         return Err(Failure::new("latents must be finite numbers, at least one image of them")
             .place(path.display())
