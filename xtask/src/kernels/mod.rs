@@ -88,7 +88,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn folder() -> PathBuf {
+/// Where the kernels lie.
+pub(crate) fn folder() -> PathBuf {
     repository::root().join("kernels")
 }
 
