@@ -68,9 +68,8 @@ __device__ __forceinline__ void weighted(Sums &total, const float *weights, cons
   end_chain(total, s);
 }
 
-// Puts a tile into shared memory.
+// Puts a tile into shared memory; since it was last read there were the barriers of the products that made this one.
 __device__ __forceinline__ void keep(float *tile, const Sums &s) {
-  __syncthreads();  // the last tile is read
 #pragma unroll
   for (int i = 0; i < ROWS; ++i)
     *reinterpret_cast<float4 *>(tile + tile_row(i) * WEIGHT_PITCH + tile_column()) =
