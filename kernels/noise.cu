@@ -19,3 +19,12 @@ extern "C" __global__ void noise_f32(const float *x_0, const float *sqrt_alpha_b
     store(x_t + first, count, noised);
   });
 }
+
+// Standard normals alone: y is [images, elements_per_image].
+extern "C" __global__ void normals_f32(float *y, u64 images, u64 elements_per_image, u64 seed, u64 step,
+                                       u64 first_sample, u32 purpose) {
+  for_each_block(images, elements_per_image, [=](u64 image, u64 block, u64 first, int count) {
+    const Address address = {seed, step, first_sample + image, purpose};
+    store(y + first, count, random_normals(address, (u32)block));
+  });
+}

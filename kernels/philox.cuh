@@ -104,3 +104,12 @@ __device__ __forceinline__ Floats random_normals(const Address &a, u32 block) {
   box_muller(bits.lane[2], bits.lane[3], z.lane[2], z.lane[3]);
   return z;
 }
+
+// The numbers in [0, 1) of elements 4 * block .. 4 * block + 4, multiples of 2^-24.
+__device__ __forceinline__ Floats random_uniforms(const Address &a, u32 block) {
+  const Words bits = random_words(a, block);
+  Floats u;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) u.lane[i] = (float)(bits.lane[i] >> 8) * (1.0f / 16777216.0f);
+  return u;
+}

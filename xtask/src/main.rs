@@ -5,6 +5,7 @@
 #![deny(unsafe_code)] // but for `kernels/nvrtc.rs`, which calls a C library
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a program for people
 
+mod barriers;
 mod kernels;
 mod repository;
 mod tidy;

@@ -19,6 +19,7 @@ pub mod attention;
 mod backend;
 pub mod conv;
 mod cpu;
+mod cuda;
 mod error;
 mod lanes;
 pub mod loss;

@@ -2,6 +2,8 @@
 //!
 //! `cargo xtask build-kernels` makes the PTX from `kernels/*.cu`; see `kernels/README.md`.
 
+use ddpm_tensor::cuda::Source;
+
 /// A compiled `.cu` file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Module {
@@ -13,16 +15,89 @@ pub struct Module {
     pub kernels: &'static [&'static str],
 }
 
+/// [`crate::adamw`] on CUDA.
+pub const ADAMW: Module = Module {
+    name: "adamw",
+    text: include_str!("../../../kernels/adamw.ptx"),
+    kernels: &["squared_norm_f32", "adamw_f32"],
+};
+
+/// [`crate::attention`] on CUDA.
+pub const ATTENTION: Module = Module {
+    name: "attention",
+    text: include_str!("../../../kernels/attention.ptx"),
+    kernels: &[
+        "attention_statistics_f32",
+        "attention_grad_statistics_f32",
+        "attention_f32",
+        "attention_dv_f32",
+        "attention_dq_f32",
+        "attention_dk_f32",
+    ],
+};
+
+/// [`crate::conv`] on CUDA.
+pub const CONV: Module = Module {
+    name: "conv",
+    text: include_str!("../../../kernels/conv.ptx"),
+    kernels: &["conv_f32", "conv_input_grad_f32", "conv_weight_grad_3_f32", "conv_weight_grad_1_f32", "add_slices_f32"],
+};
+
+/// [`crate::loss`] on CUDA.
+pub const LOSS: Module =
+    Module { name: "loss", text: include_str!("../../../kernels/loss.ptx"), kernels: &["loss_f32"] };
+
 /// [`crate::noise`] on CUDA.
 pub const NOISE: Module =
-    Module { name: "noise", text: include_str!("../../../kernels/noise.ptx"), kernels: &["noise_f32"] };
+    Module { name: "noise", text: include_str!("../../../kernels/noise.ptx"), kernels: &["noise_f32", "normals_f32"] };
+
+/// [`crate::Operand`] on CUDA.
+pub const OPERAND: Module = Module {
+    name: "operand",
+    text: include_str!("../../../kernels/operand.ptx"),
+    kernels: &[
+        "norm_coefficients_f32",
+        "operand_value_f32",
+        "operand_pull_f32",
+        "norm_means_f32",
+        "operand_grad_f32",
+        "norm_param_grad_f32",
+    ],
+};
 
 /// [`crate::posterior`] on CUDA.
 pub const POSTERIOR: Module =
     Module { name: "posterior", text: include_str!("../../../kernels/posterior.ptx"), kernels: &["posterior_f32"] };
 
+/// [`crate::Backend::norm_statistics`] on CUDA.
+pub const STATISTICS: Module = Module {
+    name: "statistics",
+    text: include_str!("../../../kernels/statistics.ptx"),
+    kernels: &["channel_statistics_f32", "norm_statistics_f32"],
+};
+
+/// [`crate::sums`] on CUDA.
+pub const SUMS: Module = Module {
+    name: "sums",
+    text: include_str!("../../../kernels/sums.ptx"),
+    kernels: &[
+        "pixel_sums_f32",
+        "batch_sums_f32",
+        "gather_rows_f32",
+        "scatter_rows_f32",
+        "add_scaled_f32",
+        "affine_f32",
+    ],
+};
+
 /// Every module.
-pub const ALL: &[Module] = &[NOISE, POSTERIOR];
+pub const ALL: &[Module] = &[ADAMW, ATTENTION, CONV, LOSS, NOISE, OPERAND, POSTERIOR, STATISTICS, SUMS];
+
+impl From<Module> for Source {
+    fn from(module: Module) -> Self {
+        Self { name: module.name, ptx: module.text }
+    }
+}
 
 #[cfg(test)]
 mod tests {

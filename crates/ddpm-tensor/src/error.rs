@@ -54,6 +54,28 @@ pub enum TensorError {
     /// No GPU can be used; the reason in one line.
     #[error("no CUDA device: {0}")]
     NoCuda(String),
+    /// The GPU or its driver refused something; says what was asked and by which name the driver calls the failure.
+    #[error("CUDA: {what}: {code}")]
+    Cuda {
+        /// What was asked: the kernel with its launch, the copy with its size, the module.
+        what: String,
+        /// The driver's name for it, and what that means.
+        code: String,
+    },
+    /// The GPU has no memory left.
+    #[error(
+        "CUDA: {asked} bytes were asked for, {free} of {total} are free, {held} are held: CUDA_ERROR_OUT_OF_MEMORY"
+    )]
+    CudaMemory {
+        /// Bytes of the buffer.
+        asked: usize,
+        /// Bytes that the driver says are free.
+        free: usize,
+        /// Bytes of the GPU.
+        total: usize,
+        /// Bytes that this handle's buffers take.
+        held: usize,
+    },
     /// Reading or writing failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),

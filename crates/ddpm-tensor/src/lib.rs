@@ -4,7 +4,7 @@
 //! |---|---|
 //! | sizes of a tensor, images are `[N, H, W, C]` | [`Shape`] |
 //! | a number type, `f32` or (for gradient checks) `f64` | [`Element`] |
-//! | a device that holds buffers | [`Device`], [`Cpu`] |
+//! | a device that holds buffers | [`Device`], [`Cpu`], [`Cuda`] |
 //! | numbers on a device | [`Tensor`], borrowed [`View`] and [`ViewMut`] |
 //! | instruction set and precision, chosen once | [`Isa`], [`Precision`] |
 //! | random numbers that have an address instead of a history | [`random::Address`] |
@@ -30,6 +30,7 @@ mod shape;
 mod tensor;
 
 pub use cpu::{Cpu, CpuOptions, isa::Isa};
+pub use cuda::Cuda;
 pub use device::{Device, Precision};
 pub use element::Element;
 pub use error::TensorError;

@@ -3,6 +3,8 @@
 mod find;
 mod manifest;
 mod nvrtc;
+mod sass;
+mod variants;
 
 use crate::repository;
 use anyhow::{Context, Result, bail, ensure};
@@ -34,6 +36,12 @@ pub(crate) struct Arguments {
     /// Install nothing; with --check, do not compile anew where the compiler is not here
     #[arg(long)]
     offline: bool,
+    /// Build nothing: print what ptxas makes of the committed PTX for five architectures; a spilt register is an error
+    #[arg(long, conflicts_with = "check")]
+    sass: bool,
+    /// The ptxas for --sass, instead of the one on PATH
+    #[arg(long, value_name = "FILE", requires = "sass")]
+    ptxas: Option<PathBuf>,
     /// The NVRTC library to use, instead of searching for one
     #[arg(long, value_name = "FILE")]
     nvrtc: Option<PathBuf>,
@@ -42,6 +50,10 @@ pub(crate) struct Arguments {
 /// Builds or checks the PTX.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let folder = folder();
+    if arguments.sass {
+        let modules = check_hashes(&folder)?.modules.into_keys();
+        return sass::print(&folder, modules, arguments.ptxas.as_deref());
+    }
     if !arguments.check {
         return build(&folder, arguments);
     }
@@ -57,26 +69,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Err(error) if arguments.nvrtc.is_some() => return Err(error),
         Err(error) => return cannot(format!("{error:#}")),
     };
-    let compiled = compile(&folder, &nvrtc)?;
-    let other = compiled.values().map(|ptx| compiler_of(ptx)).find(|compiler| *compiler != committed.compiler);
-    if let Some(compiler) = other {
+    let units = Units::read(&folder)?;
+    let compiler = units.compiler(&nvrtc)?;
+    if compiler != committed.compiler {
         let committed = &committed.compiler;
         return cannot(format!("the PTX was made by {committed}, and here ({}) is {compiler}", nvrtc.path().display()));
     }
     ensure!(exact, "{} is not the compiler that the project pins", nvrtc.path().display());
-    for (name, ptx) in &compiled {
+    for name in committed.modules.keys() {
         let file = format!("{name}.ptx");
         ensure!(
-            fs::read_to_string(folder.join(&file))? == *ptx,
+            variants::gives(&fs::read_to_string(folder.join(&file))?, || units.compile(&nvrtc, name))?,
             "kernels/{file} is not what {} makes of kernels/{name}.cu; run cargo xtask build-kernels",
             committed.compiler
         );
     }
-    println!("compiled anew by {}: the same bytes", committed.compiler);
+    println!("compiled anew by {}: the same kernels", committed.compiler);
     Ok(())
 }
 
-fn folder() -> PathBuf {
+/// Where the kernels lie.
+pub(crate) fn folder() -> PathBuf {
     repository::root().join("kernels")
 }
 
@@ -88,16 +101,23 @@ pub(crate) fn check_committed() -> Result<()> {
 /// Compiles everything and writes PTX and manifest.
 fn build(folder: &Path, arguments: &Arguments) -> Result<()> {
     let Found { nvrtc, exact } = find::nvrtc(arguments.nvrtc.as_deref(), arguments.offline)?;
-    let compiled = compile(folder, &nvrtc)?;
-    let compiler = compiled.values().next().map(|ptx| compiler_of(ptx)).context("kernels/ holds no .cu file")?;
+    let units = Units::read(folder)?;
+    let compiler = units.compiler(&nvrtc)?;
     if !exact {
         println!("note: {compiler} is not the pinned {}; older drivers may refuse its PTX", find::PINNED);
     }
+    let sources = manifest::hashes(&manifest::files(folder, &["cu", "cuh"])?);
+    let unchanged = Manifest::read(folder).is_ok_and(|before| before.sources == sources);
     let mut modules = BTreeMap::new();
-    for (name, ptx) in &compiled {
+    for name in units.sources.keys() {
         let file = folder.join(format!("{name}.ptx"));
-        fs::write(&file, ptx).with_context(|| format!("writing {}", file.display()))?;
-        let module = Module::of(ptx);
+        let compile = || units.compile(&nvrtc, name);
+        // what is there already stays where it is as good as what would come anew
+        let before = fs::read_to_string(&file).unwrap_or_default();
+        let keep = unchanged && variants::gives(&before, compile)?;
+        let ptx = if keep { before } else { variants::most_common(compile)? };
+        fs::write(&file, &ptx).with_context(|| format!("writing {}", file.display()))?;
+        let module = Module::of(&ptx);
         println!("kernels/{name}.ptx: {}", module.kernels.join(", "));
         modules.insert(name.clone(), module);
     }
@@ -107,22 +127,37 @@ fn build(folder: &Path, arguments: &Arguments) -> Result<()> {
             fs::remove_file(folder.join(format!("{stale}.ptx")))?;
         }
     }
-    let sources = manifest::hashes(&manifest::files(folder, &["cu", "cuh"])?);
     let options = OPTIONS.map(String::from).to_vec();
     println!("compiled by {compiler} ({})", nvrtc.path().display());
     Manifest { compiler, options, sources, modules }.write(folder)
 }
 
-/// The PTX of each `.cu` file, under its name without the ending.
-fn compile(folder: &Path, nvrtc: &Nvrtc) -> Result<BTreeMap<String, String>> {
-    let headers: Vec<Source> = manifest::files(folder, &["cuh"])?.into_iter().map(Source::from).collect();
-    let mut compiled = BTreeMap::new();
-    for (file, text) in manifest::files(folder, &["cu"])? {
-        let name = file.trim_end_matches(".cu").to_owned();
-        let ptx = nvrtc.compile(&Source { name: file, text }, &headers, &OPTIONS)?;
-        compiled.insert(name, ptx);
+/// Everything that is compiled.
+struct Units {
+    headers: Vec<Source>,
+    /// The `.cu` files, under their names without the ending.
+    sources: BTreeMap<String, Source>,
+}
+
+impl Units {
+    fn read(folder: &Path) -> Result<Self> {
+        let headers = manifest::files(folder, &["cuh"])?.into_iter().map(Source::from).collect();
+        let source = |(file, text): (String, String)| {
+            let name = file.trim_end_matches(".cu").to_owned();
+            (name.clone(), Source { name, text })
+        };
+        Ok(Self { headers, sources: manifest::files(folder, &["cu"])?.into_iter().map(source).collect() })
     }
-    Ok(compiled)
+
+    fn compile(&self, nvrtc: &Nvrtc, name: &str) -> Result<String> {
+        nvrtc.compile(self.sources.get(name).context("kernels/ holds no such .cu file")?, &self.headers, &OPTIONS)
+    }
+
+    /// What the compiler calls itself in a PTX.
+    fn compiler(&self, nvrtc: &Nvrtc) -> Result<String> {
+        let name = self.sources.keys().next().context("kernels/ holds no .cu file")?;
+        Ok(compiler_of(&self.compile(nvrtc, name)?))
+    }
 }
 
 /// What a PTX says it was made by: `NVRTC 11.8.89`.

@@ -3,20 +3,20 @@
 use std::{fs::File, io::BufReader, path::Path};
 
 use anyhow::{Context, Result};
-use ddpm_tensor::{Cpu, Tensor, read_npy, write_npy};
+use ddpm_tensor::{Device, Tensor, read_npy, write_npy};
 use npyz::WriterBuilder;
 
 use crate::{failure::Explain, picture::png::appear};
 
 /// Reads numbers of any type as f32.
-pub(super) fn read(cpu: &Cpu<f32>, path: &Path) -> Result<Tensor<Cpu<f32>>> {
+pub(super) fn read<D: Device<Elem = f32>>(device: &D, path: &Path) -> Result<Tensor<D>> {
     let file = File::open(path).context("cannot open this array").at(path.display())?;
-    read_npy(cpu, BufReader::new(file)).at(path.display()).next("numpy.save writes such a file")
+    read_npy(device, BufReader::new(file)).at(path.display()).next("numpy.save writes such a file")
 }
 
 /// Writes one array as `.npy`.
-pub(super) fn write(cpu: &Cpu<f32>, path: &Path, tensor: &Tensor<Cpu<f32>>) -> Result<()> {
-    appear(path, |file| Ok(write_npy(cpu, tensor, std::io::BufWriter::new(file))?)).at(path.display())
+pub(super) fn write<D: Device<Elem = f32>>(device: &D, path: &Path, tensor: &Tensor<D>) -> Result<()> {
+    appear(path, |file| Ok(write_npy(device, tensor, std::io::BufWriter::new(file))?)).at(path.display())
 }
 
 /// Writes dense numbers of a shape as `.npy`.

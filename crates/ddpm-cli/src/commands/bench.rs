@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use ddpm_kernels::{Backend, loss::LossKind};
+use ddpm_kernels::loss::LossKind;
 use ddpm_nn::{Mode, Parameters, UNet};
 use ddpm_tensor::{
-    Cpu, Precision, Tensor,
+    Precision, Tensor,
     random::{Address, Purpose},
 };
 use ddpm_train::{diffusion::forward::noising_table, presets, settings::Settings};
 use serde_json::json;
 
-use super::machine;
+use super::machine::{self, Machinery, on_device};
 use crate::{args::BenchArgs, failure::Explain, output::Output};
 
 /// Where time goes in a step.
@@ -22,17 +22,21 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let output = Output::new(args.talk);
     let preset = presets::find(&args.preset).at("--preset")?;
     machine::check(&args.machine)?;
-    let (cpu, _) = machine::open(&args.machine, Precision::F32)?;
-    let settings = preset.settings();
+    let (device, _) = machine::open(&args.machine, Precision::F32)?;
+    on_device!(device, device => measure(args, output, preset.settings(), device))
+}
+
+/// Measures on one device.
+fn measure<B: Machinery>(args: &BenchArgs, output: Output, settings: Settings, device: B) -> Result<()> {
     let large = settings.data.size.height() * settings.data.size.width() * settings.network.block_out_channels[0];
     let usual = if large > 100_000 { settings.train.batch.min(16) } else { settings.train.batch };
     let batch = args.batch.map_or(usual, |batch| batch as usize);
     let seconds = if args.quick { 1.0 } else { 4.0 };
 
-    let mut bench = Bench::new(cpu, settings, batch)?;
+    let mut bench = Bench::new(device, settings, batch)?;
     // The first step finds memory and warms caches: it is not measured.
     bench.step()?;
-    let before = bench.cpu.system_allocations();
+    let before = bench.device.memory().1;
     let mut phases = [Duration::ZERO; PHASES.len()];
     let mut steps: Vec<f64> = Vec::new();
     let begun = Instant::now();
@@ -41,7 +45,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         phases.iter_mut().zip(times).for_each(|(sum, time)| *sum += time);
         steps.push(times.iter().sum::<Duration>().as_secs_f64());
     }
-    let allocations = bench.cpu.system_allocations() - before;
+    let allocations = bench.device.memory().1.zip(before).map(|(after, before)| after - before);
     let mut passes: Vec<f64> = Vec::new();
     let begun = Instant::now();
     while passes.is_empty() || begun.elapsed().as_secs_f64() < seconds / 2.0 {
@@ -49,16 +53,16 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     }
 
     let (train, forward) = (batch as f64 / median(&mut steps), batch as f64 / median(&mut passes));
-    let peak = peak_memory().unwrap_or(bench.cpu.peak_bytes() as u64) / 1_000_000;
+    let device = &bench.device;
+    // a GPU's memory is its own; on the CPU the process's is what counts
+    let own = device.memory().0 as u64;
+    let peak = device.threads().and_then(|_| peak_memory()).unwrap_or(own) / 1_000_000;
     let total: f64 = phases.iter().map(Duration::as_secs_f64).sum();
-    let cpu = &bench.cpu;
     output.result(&format!(
-        "{} at batch {batch}, {} parameters; CPU, {}, {} threads, {}",
+        "{} at batch {batch}, {} parameters; {}",
         args.preset,
         crate::progress::thousands(bench.unet.layout().count() as u64),
-        cpu.isa().name(),
-        cpu.threads(),
-        cpu.precision()
+        device.describe()
     ))?;
     output.result(&format!("training    {train:.2} images/s ({} steps)", steps.len()))?;
     output.result(&format!("forward     {forward:.2} images/s ({} passes)", passes.len()))?;
@@ -78,39 +82,40 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     output.json(&json!({
         "preset": args.preset, "batch": batch, "train_images_per_s": train, "forward_images_per_s": forward,
         "peak_memory_mb": peak, "operations_s": each.collect::<serde_json::Map<_, _>>(),
-        "isa": cpu.isa().name(), "threads": cpu.threads(), "precision": cpu.precision().to_string(),
+        "isa": device.engine().isa, "threads": device.threads(), "precision": device.engine().precision,
         "allocations_after_warm_up": allocations,
     }))?;
     Ok(())
 }
 
 /// The step that `train` runs, without reading data.
-struct Bench {
-    cpu: Cpu<f32>,
+struct Bench<B: Machinery> {
+    device: B,
     settings: Settings,
     unet: UNet,
     noising: Vec<(f32, f32)>,
-    x_0: Tensor<Cpu<f32>>,
+    x_0: Tensor<B>,
     classes: Option<Vec<usize>>,
-    parameters: Parameters<Cpu<f32>>,
-    grads: Parameters<Cpu<f32>>,
-    moments: [Parameters<Cpu<f32>>; 2],
-    ema: Parameters<Cpu<f32>>,
+    parameters: Parameters<B>,
+    grads: Parameters<B>,
+    moments: [Parameters<B>; 2],
+    ema: Parameters<B>,
     step: u64,
 }
 
-impl Bench {
-    fn new(cpu: Cpu<f32>, settings: Settings, batch: usize) -> Result<Self> {
+impl<B: Machinery> Bench<B> {
+    fn new(device: B, settings: Settings, batch: usize) -> Result<Self> {
         let (size, channels) = (settings.data.size, settings.data.channels);
         // Any number of classes costs the same.
         let count = settings.data.classes.then_some(10);
         let config = settings.unet(channels, size.height(), size.width(), count)?;
         let unet = UNet::new(&config)?;
-        let parameters = Parameters::from_host(&cpu, unet.layout(), &unet.initial(0))?;
-        let zeros = || Parameters::zeros(&cpu, unet.layout());
+        let parameters = Parameters::from_host(&device, unet.layout(), &unet.initial(0))?;
+        let zeros = || Parameters::zeros(&device, unet.layout());
         Ok(Self {
             noising: noising_table(&settings.schedule().build()?),
-            x_0: cpu.normals([batch, size.height(), size.width(), channels].into(), Address::new(1, Purpose::Test))?,
+            x_0: device
+                .normals([batch, size.height(), size.width(), channels].into(), Address::new(1, Purpose::Test))?,
             classes: count.map(|count| (0..batch).map(|i| i % count).collect()),
             grads: zeros()?,
             moments: [zeros()?, zeros()?],
@@ -118,7 +123,7 @@ impl Bench {
             parameters,
             unet,
             settings,
-            cpu,
+            device,
             step: 0,
         })
     }
@@ -129,29 +134,29 @@ impl Bench {
     }
 
     fn step(&mut self) -> Result<[Duration; PHASES.len()]> {
-        let cpu = &self.cpu;
+        let device = &self.device;
         let mut clock = Clock::start();
         let times = self.times();
         let factors: Vec<(f32, f32)> = times.iter().map(|&t| self.noising[t as usize]).collect();
         let address = Address::new(0, Purpose::Noise).at_step(self.step);
-        let (x_t, eps) = cpu.noise(self.x_0.view(), &factors, address)?;
-        let noise = clock.lap();
+        let (x_t, eps) = device.noise(self.x_0.view(), &factors, address)?;
+        let noise = clock.lap(device)?;
         let mode = Mode::Train { seed: 0, step: self.step, first_sample: 0 };
         let classes = self.classes.as_deref();
-        let (y, cache) = self.unet.forward(cpu, &self.parameters, x_t.view(), &times, classes, mode)?;
-        let forward = clock.lap();
+        let (y, cache) = self.unet.forward(device, &self.parameters, x_t.view(), &times, classes, mode)?;
+        let forward = clock.lap(device)?;
         let weights = vec![1.0; times.len()];
-        let loss = cpu.loss(LossKind::L2, y.view(), eps.view(), &weights, 1.0 / y.shape().len() as f64)?;
-        let loss_time = clock.lap();
+        let loss = device.loss(LossKind::L2, y.view(), eps.view(), &weights, 1.0 / y.shape().len() as f64)?;
+        let loss_time = clock.lap(device)?;
         if let Some(cache) = cache {
-            self.unet.backward(cpu, &self.parameters, cache, loss.d_output.view(), Some(&mut self.grads), false)?;
+            self.unet.backward(device, &self.parameters, cache, loss.d_output.view(), Some(&mut self.grads), false)?;
         }
-        let backward = clock.lap();
-        let norm = cpu.squared_norm(self.grads.buffer())?.sqrt();
+        let backward = clock.lap(device)?;
+        let norm = device.squared_norm(self.grads.buffer())?.sqrt();
         let settings = &self.settings;
         let update = settings.optimiser.update(self.step, settings.train.steps, norm, &settings.ema);
         let [m, v] = &mut self.moments;
-        cpu.adamw(
+        device.adamw(
             &update,
             self.parameters.buffer_mut(),
             self.grads.buffer_mut(),
@@ -160,14 +165,14 @@ impl Bench {
             self.ema.buffer_mut(),
         )?;
         self.step += 1;
-        Ok([noise, forward, loss_time, backward, clock.lap()])
+        Ok([noise, forward, loss_time, backward, clock.lap(device)?])
     }
 
     fn forward(&self) -> Result<Duration> {
         let mut clock = Clock::start();
-        let (times, classes) = (self.times(), self.classes.as_deref());
-        self.unet.forward(&self.cpu, &self.parameters, self.x_0.view(), &times, classes, Mode::Infer)?;
-        Ok(clock.lap())
+        let (times, classes, device) = (self.times(), self.classes.as_deref(), &self.device);
+        self.unet.forward(device, &self.parameters, self.x_0.view(), &times, classes, Mode::Infer)?;
+        clock.lap(device)
     }
 }
 
@@ -178,12 +183,13 @@ impl Clock {
         Self(Instant::now())
     }
 
-    /// Time since the last lap.
-    fn lap(&mut self) -> Duration {
+    /// Time since the last lap, until all that was queued is done.
+    fn lap<B: Machinery>(&mut self, device: &B) -> Result<Duration> {
+        device.wait()?;
         let now = Instant::now();
         let lap = now - self.0;
         self.0 = now;
-        lap
+        Ok(lap)
     }
 }
 

@@ -10,11 +10,12 @@ use serde_json::json;
 
 use super::{
     drawing::Drawn,
+    machine::{Machinery, on_device},
     sample::{self, Form, make_place},
-    studio::{Stop, Studio, WithoutClass},
+    studio::{Ready, Stop, Studio, WithoutClass},
 };
 use crate::{
-    args::InpaintArgs,
+    args::{How, InpaintArgs},
     failure::{Explain, Failure},
     output::Output,
     picture::grid,
@@ -31,7 +32,12 @@ pub(super) fn run(args: &InpaintArgs) -> Result<()> {
     // Every step's noise is what lets the drawn part follow the known one.
     how.sampler.get_or_insert("ddpm".to_owned());
     how.steps.get_or_insert(50);
-    let studio = Studio::open(&args.model, &how, &args.machine, output)?;
+    let (ready, device) = Ready::open(&args.model, &how, &args.machine, output)?;
+    on_device!(device, device => fill(args, output, &form, &how, &ready.on(device)?))
+}
+
+/// All that follows once the device is known.
+fn fill<B: Machinery>(args: &InpaintArgs, output: Output, form: &Form, how: &How, studio: &Studio<B>) -> Result<()> {
     let image = studio.image()?;
     let plan = studio.plan()?;
     if !plan.forgets() {
@@ -49,11 +55,11 @@ pub(super) fn run(args: &InpaintArgs) -> Result<()> {
             .next("make it of the model's size: white is filled, black stays")
             .into());
     }
-    let classes = studio.classes(&how, WithoutClass::None)?;
+    let classes = studio.classes(how, WithoutClass::None)?;
     let n = args.n as usize;
     let labels = classes.labels(n);
     let columns = classes.columns().unwrap_or(grid::columns(n));
-    make_place(&args.out, &form)?;
+    make_place(&args.out, form)?;
 
     let per_pixel: Vec<f32> = mask.values.iter().flat_map(|&x| vec![f32::midpoint(x, 1.0); channels]).collect();
     let batch = studio.batch(image);
@@ -63,7 +69,7 @@ pub(super) fn run(args: &InpaintArgs) -> Result<()> {
     let mut values = Vec::with_capacity(n * picture.len());
     for (index, first) in (0..n).step_by(batch).enumerate() {
         let count = batch.min(n - first);
-        let x_0 = Tensor::from_slice(&studio.cpu, [count, height, width, channels], &picture.repeat(count))?;
+        let x_0 = Tensor::from_slice(&studio.device, [count, height, width, channels], &picture.repeat(count))?;
         let inpainting = Inpainting {
             image: &x_0,
             mask: &per_pixel.repeat(count),
@@ -73,7 +79,7 @@ pub(super) fn run(args: &InpaintArgs) -> Result<()> {
         let images = samplers::Images { seed: how.seed, first: first as u64 };
         let labels = labels.as_ref().map(|labels| &labels[first..first + count]);
         let x = inpainting.run(
-            &studio.cpu,
+            &studio.device,
             &plan,
             images,
             |x, t| Ok::<_, Stop>(drawing.output(x, t, labels)?),
@@ -82,7 +88,7 @@ pub(super) fn run(args: &InpaintArgs) -> Result<()> {
                 Ok(())
             },
         );
-        values.extend(x.map_err(|Stop(error)| error)?.to_vec(&studio.cpu)?);
+        values.extend(x.map_err(|Stop(error)| error)?.to_vec(&studio.device)?);
     }
     progress.finish();
     let drawn = Drawn { values, frames: Vec::new() };
@@ -90,6 +96,6 @@ pub(super) fn run(args: &InpaintArgs) -> Result<()> {
 
     let mut about = studio.about();
     (about["command"], about["jump"], about["resample"]) = (json!("inpaint"), json!(args.jump), json!(args.resample));
-    let files = sample::write(&args.out, &form, image, &drawn, columns, labels.as_deref(), &studio.model, &about)?;
+    let files = sample::write(&args.out, form, image, &drawn, columns, labels.as_deref(), &studio.model, &about)?;
     files.tell(output, &json!({ "out": args.out, "n": n, "files": files.count, "settings": about }))
 }

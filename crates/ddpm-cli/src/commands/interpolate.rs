@@ -10,8 +10,9 @@ use serde_json::json;
 use super::{
     arrays,
     drawing::{Begin, Film},
+    machine::{Machinery, on_device},
     sample::{self, Form, make_place},
-    studio::{Asked, Studio, WithoutClass},
+    studio::{Asked, Ready, Studio, WithoutClass},
 };
 use crate::{
     args::{InterpolateArgs, Space},
@@ -29,7 +30,12 @@ pub(super) fn run(args: &InterpolateArgs) -> Result<()> {
     if args.space == Space::Slerp && args.at.is_some() {
         return Err(Failure::usage("--at belongs to --space xt: latents have all the noise").into());
     }
-    let studio = Studio::open(&args.model, &args.how, &args.machine, output)?;
+    let (ready, device) = Ready::open(&args.model, &args.how, &args.machine, output)?;
+    on_device!(device, device => between(args, output, &form, &ready.on(device)?))
+}
+
+/// All that follows once the device is known.
+fn between<B: Machinery>(args: &InterpolateArgs, output: Output, form: &Form, studio: &Studio<B>) -> Result<()> {
     let image = studio.image()?;
     let n = args.n as usize;
     let classes = studio.classes(&args.how, WithoutClass::None)?;
@@ -57,15 +63,15 @@ pub(super) fn run(args: &InterpolateArgs) -> Result<()> {
         }
         Space::Slerp => {
             let plan = studio.plan()?;
-            let (a, b) = (latent(&studio, args, &args.a, image)?, latent(&studio, args, &args.b, image)?);
+            let (a, b) = (latent(studio, args, &args.a, image)?, latent(studio, args, &args.b, image)?);
             (plan, parts.iter().flat_map(|&part| slerp(&a, &b, part)).collect())
         }
     };
-    make_place(&args.out, &form)?;
+    make_place(&args.out, form)?;
     let begin = if args.space == Space::Xt { Begin::Noised(&mixed) } else { Begin::Latents(&mixed) };
     let asked = Asked { begin, labels: labels.as_deref(), film: Film::None, columns: n };
     let mut drawn = studio.draw(&plan, image, n, asked)?;
-    if form == Form::Gif {
+    if *form == Form::Gif {
         // There and back.
         let images = drawn.images(image);
         let turn = (0..n).chain((1..n - 1).rev());
@@ -76,30 +82,30 @@ pub(super) fn run(args: &InterpolateArgs) -> Result<()> {
     about["command"] = json!("interpolate");
     about["space"] = json!(if args.space == Space::Xt { "xt" } else { "slerp" });
     about["at"] = json!(plan.steps.first().map(|step| step.time_step));
-    let files = sample::write(&args.out, &form, image, &drawn, n, labels.as_deref(), &studio.model, &about)?;
+    let files = sample::write(&args.out, form, image, &drawn, n, labels.as_deref(), &studio.model, &about)?;
     files.tell(output, &json!({ "out": args.out, "n": n, "files": files.count, "settings": about }))
 }
 
 /// The latent of a seed, of a file, or of a picture by inversion.
-fn latent(studio: &Studio, args: &InterpolateArgs, name: &str, image: [usize; 3]) -> Result<Vec<f32>> {
+fn latent<B: Machinery>(studio: &Studio<B>, args: &InterpolateArgs, name: &str, image: [usize; 3]) -> Result<Vec<f32>> {
     let path = Path::new(name);
     let [height, width, channels] = image;
     let shape = [1, height, width, channels];
     if !path.exists()
         && let Ok(seed) = name.parse::<u64>()
     {
-        return Ok(samplers::latents(&studio.cpu, shape.into(), Images { seed, first: 0 })?.to_vec(&studio.cpu)?);
+        return Ok(samplers::latents(&studio.device, shape.into(), Images { seed, first: 0 })?.to_vec(&studio.device)?);
     }
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy")) {
-        let tensor = arrays::read(&studio.cpu, path)?;
+        let tensor = arrays::read(&studio.device, path)?;
         if tensor.shape() != shape.into() && tensor.shape() != image.into() {
             let what =
                 format!("one latent of the model is {height} x {width} x {channels}, this is {}", tensor.shape());
             return Err(Failure::new(what).place(path.display()).into());
         }
-        return Ok(tensor.to_vec(&studio.cpu)?);
+        return Ok(tensor.to_vec(&studio.device)?);
     }
-    let x_0 = Tensor::from_slice(&studio.cpu, shape, &studio.picture(path, image)?)?;
+    let x_0 = Tensor::from_slice(&studio.device, shape, &studio.picture(path, image)?)?;
     let classes = studio.classes(&args.how, WithoutClass::None)?;
     studio.invert(x_0, classes.labels(1).as_deref(), ITERATIONS)
 }

@@ -6,10 +6,15 @@ use serde_json::json;
 
 use super::{
     arrays,
+    machine::{Machinery, on_device},
     sample::{Form, make_place},
-    studio::{Studio, WithoutClass},
+    studio::{Ready, Studio, WithoutClass},
 };
-use crate::{args::InvertArgs, failure::Failure, output::Output};
+use crate::{
+    args::{How, InvertArgs},
+    failure::Failure,
+    output::Output,
+};
 
 pub(super) fn run(args: &InvertArgs) -> Result<()> {
     let output = Output::new(args.talk);
@@ -22,12 +27,17 @@ pub(super) fn run(args: &InvertArgs) -> Result<()> {
     }
     let mut how = args.how.clone();
     how.sampler = Some("ddim".to_owned());
-    let studio = Studio::open(&args.model, &how, &args.machine, output)?;
+    let (ready, device) = Ready::open(&args.model, &how, &args.machine, output)?;
+    on_device!(device, device => latents(args, output, &form, &how, &ready.on(device)?))
+}
+
+/// All that follows once the device is known.
+fn latents<B: Machinery>(args: &InvertArgs, output: Output, form: &Form, how: &How, studio: &Studio<B>) -> Result<()> {
     let image = studio.image()?;
     let [height, width, channels] = image;
     let is_array = args.image.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy"));
     let x_0 = if is_array {
-        let tensor = arrays::read(&studio.cpu, &args.image)?;
+        let tensor = arrays::read(&studio.device, &args.image)?;
         match *tensor.shape().dims() {
             [n, h, w, c] if n > 0 && [h, w, c] == image => tensor,
             _ => {
@@ -39,11 +49,11 @@ pub(super) fn run(args: &InvertArgs) -> Result<()> {
             }
         }
     } else {
-        Tensor::from_slice(&studio.cpu, [1, height, width, channels], &studio.picture(&args.image, image)?)?
+        Tensor::from_slice(&studio.device, [1, height, width, channels], &studio.picture(&args.image, image)?)?
     };
     let n = x_0.shape().nhwc()[0];
-    let labels = studio.classes(&how, WithoutClass::None)?.labels(n);
-    make_place(&args.out, &form)?;
+    let labels = studio.classes(how, WithoutClass::None)?.labels(n);
+    make_place(&args.out, form)?;
     let latents = studio.invert(x_0, labels.as_deref(), args.iterations as usize)?;
     arrays::write_values(&args.out, &[n, height, width, channels], &latents)?;
     output.result(&args.out.display().to_string())?;

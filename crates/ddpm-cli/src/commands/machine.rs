@@ -1,7 +1,9 @@
 //! From `--device`, `--threads`, `--precision` and `--isa` to a device that computes.
 
 use anyhow::Result;
-use ddpm_tensor::{Cpu, CpuOptions, Isa, Precision, cuda};
+use ddpm_kernels::Backend;
+use ddpm_tensor::{Cpu, CpuOptions, Cuda, Isa, Precision, TensorError, cuda};
+use ddpm_train::trainer::Engine;
 
 use crate::{
     args::{DeviceName, Machine, PrecisionName},
@@ -11,13 +13,15 @@ use crate::{
 /// Refuses what has no engine yet, before anything is read or built.
 pub(super) fn check(machine: &Machine) -> Result<()> {
     if let DeviceName::Cuda(index) = machine.device {
-        // No GPU is a fact about the machine, and said as one; a GPU that answers has no engine here yet.
-        let info = cuda::probe().at(format!("--device cuda:{index}")).next("--device cpu works everywhere")?;
+        let place = format!("--device cuda:{index}");
+        let info = cuda::probe().at(&place).next("--device cpu works everywhere")?;
         if index >= info.devices {
             let what = format!("there is no GPU {index}: this machine has {}", info.devices);
-            return Err(Failure::new(what).place(format!("--device cuda:{index}")).into());
+            return Err(Failure::new(what).place(place).into());
         }
-        return Err(Failure::not_built("computing on a GPU").next("--device cpu works everywhere").into());
+        if machine.precision == Some(PrecisionName::Bf16) {
+            return Err(Failure::not_built("--precision bf16 on a GPU").next("--precision f32 works there").into());
+        }
     }
     let isa = isa(machine)?.unwrap_or_else(Isa::detect);
     if machine.precision == Some(PrecisionName::Bf16) && !isa.multiplies_bf16() {
@@ -44,8 +48,88 @@ fn isa(machine: &Machine) -> Result<Option<Isa>> {
     }
 }
 
+/// A device that computes, and what the program says of it.
+pub(super) trait Machinery: Backend<Elem = f32> {
+    /// Kind of device, instruction set or name, precision: a phrase.
+    fn describe(&self) -> String;
+    /// What checkpoints call it.
+    fn engine(&self) -> Engine;
+    /// Waits for what was queued.
+    fn wait(&self) -> Result<(), TensorError>;
+    /// The most memory that it held at once, in bytes, and how many allocations it has made so far where it counts them.
+    fn memory(&self) -> (usize, Option<usize>);
+    /// Threads, where it has any.
+    fn threads(&self) -> Option<usize>;
+}
+
+impl Machinery for Cpu<f32> {
+    fn describe(&self) -> String {
+        format!("CPU, {}, {} threads, {}", self.isa().name(), Cpu::threads(self), self.precision())
+    }
+
+    fn engine(&self) -> Engine {
+        Engine { isa: self.isa().name().to_owned(), precision: self.precision().to_string() }
+    }
+
+    fn wait(&self) -> Result<(), TensorError> {
+        Ok(())
+    }
+
+    fn memory(&self) -> (usize, Option<usize>) {
+        (self.peak_bytes(), Some(self.system_allocations()))
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(Cpu::threads(self))
+    }
+}
+
+impl Machinery for Cuda {
+    fn describe(&self) -> String {
+        let info = self.info();
+        let (major, minor) = info.capability;
+        format!("GPU {}, {}, capability {major}.{minor}, {}", info.index, info.name, self.precision())
+    }
+
+    fn engine(&self) -> Engine {
+        let (major, minor) = self.info().capability;
+        Engine { isa: format!("cuda sm_{major}{minor}"), precision: self.precision().to_string() }
+    }
+
+    fn wait(&self) -> Result<(), TensorError> {
+        self.synchronize()
+    }
+
+    fn memory(&self) -> (usize, Option<usize>) {
+        (self.peak_bytes(), None)
+    }
+
+    fn threads(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// What was opened.
+pub(super) enum Opened {
+    /// The CPU.
+    Cpu(Cpu<f32>),
+    /// A GPU.
+    Cuda(Cuda),
+}
+
+/// Runs the same words on whichever device was opened.
+macro_rules! on_device {
+    ($opened:expr, $device:ident => $body:expr) => {
+        match $opened {
+            $crate::commands::machine::Opened::Cpu($device) => $body,
+            $crate::commands::machine::Opened::Cuda($device) => $body,
+        }
+    };
+}
+pub(super) use on_device;
+
 /// Opens the device, and says in one line why it is not the GPU where that was left open.
-pub(super) fn open(machine: &Machine, default: Precision) -> Result<(Cpu<f32>, Option<String>)> {
+pub(super) fn open(machine: &Machine, default: Precision) -> Result<(Opened, Option<String>)> {
     check(machine)?;
     let precision = match machine.precision {
         None => default,
@@ -53,13 +137,23 @@ pub(super) fn open(machine: &Machine, default: Precision) -> Result<(Cpu<f32>, O
         Some(PrecisionName::F32) => Precision::F32,
         Some(PrecisionName::Bf16) => Precision::Bf16,
     };
-    let why = (machine.device == DeviceName::Auto).then(|| match cuda::probe() {
-        Ok(_) => "a GPU answers, but computing on it is not built yet: using the CPU".to_owned(),
-        Err(reason) => format!("using the CPU: {reason}"),
-    });
+    let why = match machine.device {
+        DeviceName::Cpu => None,
+        DeviceName::Cuda(index) => {
+            let cuda = Cuda::new(index, precision).at(format!("--device cuda:{index}"));
+            return Ok((Opened::Cuda(cuda.next("--device cpu works everywhere")?), None));
+        }
+        DeviceName::Auto if precision == Precision::Bf16 => {
+            Some("using the CPU: bf16 is not built for a GPU yet".to_owned())
+        }
+        DeviceName::Auto => match Cuda::new(0, precision) {
+            Ok(cuda) => return Ok((Opened::Cuda(cuda), None)),
+            Err(reason) => Some(format!("using the CPU: {reason}")),
+        },
+    };
     let threads = machine.threads.map(usize::from).or_else(threads_from_environment);
     let cpu = Cpu::new(CpuOptions { threads, isa: isa(machine)?, precision }).at("starting the CPU's threads")?;
-    Ok((cpu, why))
+    Ok((Opened::Cpu(cpu), why))
 }
 
 /// `RAYON_NUM_THREADS`, as rayon itself reads it: 0 and what is no number stand for the default.

@@ -12,8 +12,9 @@ use serde_json::json;
 
 use super::{
     drawing::{Begin, Film},
+    machine::{Machinery, on_device},
     sample::{Form, make_place},
-    studio::{Asked, Studio, WithoutClass},
+    studio::{Asked, Ready, Studio, WithoutClass},
 };
 use crate::{
     args::NearestArgs,
@@ -32,9 +33,14 @@ pub(super) fn run(args: &NearestArgs) -> Result<()> {
     {
         return Err(Failure::usage("the rows are a .png").place(out.display()).into());
     }
-    let studio = Studio::open(&args.model, &args.how, &args.machine, output)?;
+    let (ready, device) = Ready::open(&args.model, &args.how, &args.machine, output)?;
+    on_device!(device, device => compare(args, output, &ready.on(device)?))
+}
+
+/// All that follows once the device is known.
+fn compare<B: Machinery>(args: &NearestArgs, output: Output, studio: &Studio<B>) -> Result<()> {
     let image = studio.image()?;
-    let settings = data_settings(args, &studio, image)?;
+    let settings = data_settings(args, studio, image)?;
     let options = DataOptions::from_settings(&settings).at("data")?;
     let data = data::open(Path::new(&settings.path), &options).at(&settings.path)?;
     if let Some(out) = &args.out {
@@ -97,7 +103,7 @@ pub(super) fn run(args: &NearestArgs) -> Result<()> {
 }
 
 /// What the model was trained on: the run's data, or those that are named, in the model's form.
-fn data_settings(args: &NearestArgs, studio: &Studio, image: [usize; 3]) -> Result<DataSettings> {
+fn data_settings<B: Machinery>(args: &NearestArgs, studio: &Studio<B>, image: [usize; 3]) -> Result<DataSettings> {
     let [height, width, channels] = image;
     let model = Model::find(&args.model).at(args.model.display())?;
     let trained = match &model {

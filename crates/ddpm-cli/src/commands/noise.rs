@@ -5,14 +5,15 @@ use ddpm_tensor::{Precision, Tensor};
 use ddpm_train::{
     data::{self, Size},
     diffusion::{
-        BetaSchedule, ScheduleSettings,
+        BetaSchedule, Schedule, ScheduleSettings,
         forward::{Noising, walk},
     },
 };
 use serde_json::json;
 
 use super::{
-    arrays, machine,
+    arrays,
+    machine::{self, Machinery, on_device},
     sample::{Form, make_place},
     studio::Stop,
 };
@@ -44,35 +45,13 @@ pub(super) fn run(args: &NoiseArgs) -> Result<()> {
     let size = Size { height: shrunk(natural.height), width: shrunk(natural.width) };
     let picture = data::picture(&args.image, Some(size), None).at(args.image.display())?;
     make_place(&args.out, &form)?;
-    let (cpu, _) = machine::open(&args.machine, Precision::F32)?;
+    let (device, _) = machine::open(&args.machine, Precision::F32)?;
 
     // Time steps as the paper counts them: 0 is the picture itself.
     let last = args.count as usize - 1;
     let shown: Vec<usize> = (0..=last).map(|i| (i * timesteps + last / 2) / last).collect();
     let (height, width, channels) = (picture.height, picture.width, picture.channels);
-    let x_0 = Tensor::from_slice(&cpu, [1, height, width, channels], &picture.values)?;
-    let (mut chain, mut closed) = (picture.values.clone(), picture.values.clone());
-    // Few time steps may be shown more than once.
-    let times = |t: usize| shown.iter().filter(|&&at| at == t).count();
-    for _ in 1..times(0) {
-        chain.extend_from_slice(&picture.values);
-        closed.extend_from_slice(&picture.values);
-    }
-    walk(
-        &cpu,
-        &schedule,
-        x_0,
-        args.seed,
-        |t| times(t + 1) > 0,
-        |t, by_steps, at_once| {
-            for _ in 0..times(t + 1) {
-                chain.extend(by_steps.to_vec(&cpu).map_err(anyhow::Error::from)?);
-                closed.extend(at_once.to_vec(&cpu).map_err(anyhow::Error::from)?);
-            }
-            Ok::<_, Stop>(())
-        },
-    )
-    .map_err(|Stop(error)| error)?;
+    let (chain, closed) = on_device!(device, device => strip(&device, &schedule, &picture, args.seed, &shown))?;
 
     let n = shown.len();
     let len = height * width * channels;
@@ -110,6 +89,41 @@ pub(super) fn run(args: &NoiseArgs) -> Result<()> {
     }
     output.json(&json!({ "out": args.out, "height": height, "width": width, "channels": channels, "rows": rows }))?;
     Ok(())
+}
+
+/// The picture at the time steps `shown`, step by step and in closed form.
+fn strip<B: Machinery>(
+    device: &B,
+    schedule: &Schedule,
+    picture: &data::Picture,
+    seed: u64,
+    shown: &[usize],
+) -> Result<(Vec<f32>, Vec<f32>)> {
+    let shape = [1, picture.height, picture.width, picture.channels];
+    let x_0 = Tensor::from_slice(device, shape, &picture.values)?;
+    let (mut chain, mut closed) = (picture.values.clone(), picture.values.clone());
+    // Few time steps may be shown more than once.
+    let times = |t: usize| shown.iter().filter(|&&at| at == t).count();
+    for _ in 1..times(0) {
+        chain.extend_from_slice(&picture.values);
+        closed.extend_from_slice(&picture.values);
+    }
+    walk(
+        device,
+        schedule,
+        &x_0,
+        seed,
+        |t| times(t + 1) > 0,
+        |t, by_steps, at_once| {
+            for _ in 0..times(t + 1) {
+                chain.extend(by_steps.to_vec(device).map_err(anyhow::Error::from)?);
+                closed.extend(at_once.to_vec(device).map_err(anyhow::Error::from)?);
+            }
+            Ok::<_, Stop>(())
+        },
+    )
+    .map_err(|Stop(error)| error)?;
+    Ok((chain, closed))
 }
 
 fn deviation(values: &[f32]) -> f64 {

@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use anyhow::Result;
-use ddpm_kernels::{Backend, loss::LossKind};
+use ddpm_kernels::loss::LossKind;
 use ddpm_nn::{Classes, Mode, Parameters, config::ClassEmbedType, diffusers};
-use ddpm_tensor::{Cpu, Precision, Tensor};
+use ddpm_tensor::{Precision, Tensor};
 use ddpm_train::model::Trained;
 use serde_json::json;
 
 use super::{
     arrays::{self, Array, Values},
-    machine,
+    machine::{self, Machinery, on_device},
     studio::weights,
 };
 use crate::{
@@ -24,11 +24,16 @@ pub(super) fn run(args: &PredictArgs) -> Result<()> {
     let output = Output::new(args.talk);
     machine::check(&args.machine)?;
     let model = Trained::load(&args.model, weights(args.weights)).at(args.model.display())?;
-    let (cpu, _) = machine::open(&args.machine, Precision::Strict)?;
+    let (device, _) = machine::open(&args.machine, Precision::Strict)?;
     for note in &model.notes {
         output.note(note);
     }
-    let x = arrays::read(&cpu, &args.input)?;
+    on_device!(device, device => pass(args, output, &model, &device))
+}
+
+/// All that follows once the device is known.
+fn pass<B: Machinery>(args: &PredictArgs, output: Output, model: &Trained, device: &B) -> Result<()> {
+    let x = arrays::read(device, &args.input)?;
     let [n, height, width, channels] = *x.shape().dims() else {
         return mismatch(&args.input, "images [N, H, W, C]", &x.shape());
     };
@@ -37,18 +42,18 @@ pub(super) fn run(args: &PredictArgs) -> Result<()> {
         return mismatch(&args.input, &format!("{} channels, the model's", config.in_channels), &x.shape());
     }
     config.validate(height, width).at(args.input.display())?;
-    let times = per_image(&cpu, &args.timesteps, n)?;
+    let times = per_image(device, &args.timesteps, n)?;
     let total = model.scheduler.schedule.timesteps;
     if let Some(t) = times.iter().find(|t| !(0.0..total as f32).contains(*t)) {
         return mismatch(&args.timesteps, &format!("time steps from 0 to {}", total - 1), t);
     }
-    let classes = classes(args, &cpu, &model, n)?;
-    let target = args.target.as_deref().map(|path| arrays::read(&cpu, path)).transpose()?;
+    let classes = classes(args, device, model, n)?;
+    let target = args.target.as_deref().map(|path| arrays::read(device, path)).transpose()?;
 
-    let parameters = Parameters::from_host(&cpu, model.unet.layout(), &model.parameters)?;
+    let parameters = Parameters::from_host(device, model.unet.layout(), &model.parameters)?;
     let mode = if args.gradients.is_some() { Mode::Differentiate } else { Mode::Infer };
-    let (y, cache) = model.unet.forward(&cpu, &parameters, x.view(), &times, classes.classes(), mode)?;
-    arrays::write(&cpu, &args.output, &y)?;
+    let (y, cache) = model.unet.forward(device, &parameters, x.view(), &times, classes.classes(), mode)?;
+    arrays::write(device, &args.output, &y)?;
     output.result(&args.output.display().to_string())?;
 
     let mut mse = None;
@@ -57,14 +62,14 @@ pub(super) fn run(args: &PredictArgs) -> Result<()> {
             return mismatch(path, &format!("the prediction's shape {}", y.shape()), &target.shape());
         }
         let scale = 1.0 / y.shape().len() as f64;
-        let loss = cpu.loss(LossKind::L2, y.view(), target.view(), &vec![1.0; n], scale)?;
+        let loss = device.loss(LossKind::L2, y.view(), target.view(), &vec![1.0; n], scale)?;
         let mean = loss.mse.iter().sum::<f64>() / n as f64;
         output.result(&format!("mse {mean:.9e}"))?;
         mse = Some(mean);
         if let (Some(cache), Some(path)) = (cache, &args.gradients) {
-            let mut grads = Parameters::zeros(&cpu, model.unet.layout())?;
-            model.unet.backward(&cpu, &parameters, cache, loss.d_output.view(), Some(&mut grads), false)?;
-            let named = diffusers::named(model.unet.layout(), &grads.to_host(&cpu)?)?;
+            let mut grads = Parameters::zeros(device, model.unet.layout())?;
+            model.unet.backward(device, &parameters, cache, loss.d_output.view(), Some(&mut grads), false)?;
+            let named = diffusers::named(model.unet.layout(), &grads.to_host(device)?)?;
             let arrays = named.iter().map(|gradient| Array {
                 name: &gradient.name,
                 shape: gradient.shape.clone(),
@@ -76,7 +81,7 @@ pub(super) fn run(args: &PredictArgs) -> Result<()> {
     }
     output.json(&json!({
         "output": args.output, "gradients": args.gradients, "mse": mse,
-        "shape": y.shape().dims(), "precision": cpu.precision().to_string(), "model": model.hash,
+        "shape": y.shape().dims(), "precision": device.engine().precision, "model": model.hash,
     }))?;
     Ok(())
 }
@@ -86,9 +91,8 @@ fn mismatch<T>(path: &Path, expected: &str, got: &dyn std::fmt::Display) -> Resu
 }
 
 /// One number for each image; a single one is for all.
-fn per_image(cpu: &Cpu<f32>, path: &Path, n: usize) -> Result<Vec<f32>> {
-    let tensor: Tensor<Cpu<f32>> = arrays::read(cpu, path)?;
-    let values = tensor.to_vec(cpu)?;
+fn per_image<B: Machinery>(device: &B, path: &Path, n: usize) -> Result<Vec<f32>> {
+    let values = arrays::read(device, path)?.to_vec(device)?;
     match values.len() {
         1 => Ok(vec![values[0]; n]),
         len if len == n => Ok(values),
@@ -97,15 +101,15 @@ fn per_image(cpu: &Cpu<f32>, path: &Path, n: usize) -> Result<Vec<f32>> {
 }
 
 /// What `--classes` holds.
-enum Given {
+enum Given<B: Machinery> {
     Nothing,
     Labels(Vec<usize>),
     /// `[N, embedding]`, for `class_embed_type="identity"`.
-    Vectors(Tensor<Cpu<f32>>),
+    Vectors(Tensor<B>),
 }
 
-impl Given {
-    fn classes(&self) -> Classes<'_, Cpu<f32>> {
+impl<B: Machinery> Given<B> {
+    fn classes(&self) -> Classes<'_, B> {
         match self {
             Self::Nothing => Classes::None,
             Self::Labels(labels) => Classes::Labels(labels),
@@ -114,17 +118,17 @@ impl Given {
     }
 }
 
-fn classes(args: &PredictArgs, cpu: &Cpu<f32>, model: &Trained, n: usize) -> Result<Given> {
+fn classes<B: Machinery>(args: &PredictArgs, device: &B, model: &Trained, n: usize) -> Result<Given<B>> {
     let config = model.unet.config();
     match (&args.classes, config.is_class_conditional()) {
         (None, false) => Ok(Given::Nothing),
         (None, true) => Err(Failure::usage("this model was trained with classes").next("--classes c.npy").into()),
         (Some(_), false) => Err(Failure::usage("this model has no classes").next("leave --classes out").into()),
         (Some(path), true) if config.class_embed_type == Some(ClassEmbedType::Identity) => {
-            Ok(Given::Vectors(arrays::read(cpu, path)?))
+            Ok(Given::Vectors(arrays::read(device, path)?))
         }
         (Some(path), true) => {
-            let values = per_image(cpu, path, n)?;
+            let values = per_image(device, path, n)?;
             let most = config.num_class_embeds.unwrap_or(1 << 24) as f32;
             match values.iter().find(|v| !(0.0..most).contains(*v) || v.fract() != 0.0) {
                 Some(v) => mismatch(path, &format!("classes from 0 to {}", most - 1.0), v),

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use ddpm_tensor::Cpu;
 use ddpm_train::model::Trained;
 use serde_json::{Value, json};
 
 use super::{
     arrays::{self, Array, Values},
     drawing::{Begin, Drawn, Film},
-    studio::{Asked, Studio, WithoutClass},
+    machine::{Machinery, on_device},
+    studio::{Asked, Ready, Studio, WithoutClass},
 };
 use crate::{
     args::{FilmName, SampleArgs},
@@ -60,10 +60,15 @@ impl Form {
 pub(super) fn run(args: &SampleArgs) -> Result<()> {
     let output = Output::new(args.talk);
     let form = Form::of(&args.out)?;
-    let studio = Studio::open(&args.model, &args.how, &args.machine, output)?;
+    let (ready, device) = Ready::open(&args.model, &args.how, &args.machine, output)?;
+    on_device!(device, device => draw(args, output, &form, &ready.on(device)?))
+}
+
+/// All that follows once the device is known.
+fn draw<B: Machinery>(args: &SampleArgs, output: Output, form: &Form, studio: &Studio<B>) -> Result<()> {
     let plan = studio.plan()?;
-    let noise = args.noise.as_deref().map(|path| read_noise(&studio.cpu, path)).transpose()?;
-    let image = image_size(&studio, noise.as_ref())?;
+    let noise = args.noise.as_deref().map(|path| read_noise(&studio.device, path)).transpose()?;
+    let image = image_size(studio, noise.as_ref())?;
     studio.model.unet.config().validate(image[0], image[1]).at(args.model.display())?;
     let classes = studio.classes(&args.how, WithoutClass::Turns)?;
     let n = match &noise {
@@ -72,9 +77,9 @@ pub(super) fn run(args: &SampleArgs) -> Result<()> {
     };
     let columns = classes.columns().unwrap_or(grid::columns(n));
     let labels = classes.labels(n);
-    make_place(&args.out, &form)?;
+    make_place(&args.out, form)?;
 
-    let film = match (&form, args.film) {
+    let film = match (form, args.film) {
         (Form::Gif, FilmName::Xt) => Film::Xt,
         (Form::Gif, FilmName::X0) => Film::X0,
         _ => Film::None,
@@ -84,7 +89,7 @@ pub(super) fn run(args: &SampleArgs) -> Result<()> {
 
     let mut about = studio.about();
     about["noise"] = json!(noise.as_ref().map(|noise| noise.hash.clone()));
-    let files = write(&args.out, &form, image, &drawn, columns, labels.as_deref(), &studio.model, &about)?;
+    let files = write(&args.out, form, image, &drawn, columns, labels.as_deref(), &studio.model, &about)?;
     files.tell(
         output,
         &json!({
@@ -102,13 +107,13 @@ struct Noise {
     hash: String,
 }
 
-fn read_noise(cpu: &Cpu<f32>, path: &Path) -> Result<Noise> {
-    let tensor = arrays::read(cpu, path)?;
+fn read_noise<B: Machinery>(device: &B, path: &Path) -> Result<Noise> {
+    let tensor = arrays::read(device, path)?;
     let [n, height, width, channels] = *tensor.shape().dims() else {
         let what = format!("latents are [N, H, W, C], these are {}", tensor.shape());
         return Err(Failure::new(what).place(path.display()).into());
     };
-    let values = tensor.to_vec(cpu)?;
+    let values = tensor.to_vec(device)?;
     if n == 0 || values.iter().any(|x| !x.is_finite()) {
         return Err(Failure::new("latents must be finite numbers, at least one image of them")
             .place(path.display())
@@ -119,7 +124,7 @@ fn read_noise(cpu: &Cpu<f32>, path: &Path) -> Result<Noise> {
 }
 
 /// Height, width and channels: the model's, or the latents' where it was made for any size.
-fn image_size(studio: &Studio, noise: Option<&Noise>) -> Result<[usize; 3]> {
+fn image_size<B: Machinery>(studio: &Studio<B>, noise: Option<&Noise>) -> Result<[usize; 3]> {
     let Some(noise) = noise else { return studio.image() };
     let channels = studio.channels()?;
     if noise.image[2] != channels {

@@ -1,11 +1,11 @@
 //! What every command that draws with a model needs: the model, the device, the sampler, the classes.
 
-use std::path::Path;
+use std::{ops::Deref, path::Path};
 
 use anyhow::Result;
-use ddpm_kernels::{Backend, KernelError};
+use ddpm_kernels::KernelError;
 use ddpm_nn::Parameters;
-use ddpm_tensor::{Cpu, Precision, Tensor, random::Purpose};
+use ddpm_tensor::{Precision, Tensor, random::Purpose};
 use ddpm_train::{
     checkpoint::Weights,
     data::{self, Size},
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{
     drawing::{Begin, Drawing, Drawn, Film, batch_for},
-    machine,
+    machine::{self, Machinery, Opened},
 };
 use crate::{
     args::{How, Machine, WeightsName},
@@ -29,8 +29,8 @@ use crate::{
 /// Steps where nobody says how many.
 const STEPS: usize = 50;
 
-/// A model with all that drawing takes.
-pub(super) struct Studio {
+/// A model with all that drawing takes but a device.
+pub(super) struct Ready {
     output: Output,
     place: String,
     which: Weights,
@@ -39,10 +39,6 @@ pub(super) struct Studio {
     guided: Option<(Guidance, usize)>,
     /// The model.
     pub(super) model: Trained,
-    /// The device.
-    pub(super) cpu: Cpu<f32>,
-    /// The model's parameters on the device.
-    pub(super) parameters: Parameters<Cpu<f32>>,
     /// The sampler.
     pub(super) sampler: &'static Sampler,
     /// What it was told.
@@ -51,7 +47,25 @@ pub(super) struct Studio {
     pub(super) schedule: Schedule,
 }
 
+/// The same on a device.
+pub(super) struct Studio<B: Machinery> {
+    ready: Ready,
+    /// The device.
+    pub(super) device: B,
+    /// The model's parameters on the device.
+    parameters: Parameters<B>,
+}
+
+impl<B: Machinery> Deref for Studio<B> {
+    type Target = Ready;
+
+    fn deref(&self) -> &Ready {
+        &self.ready
+    }
+}
+
 /// What is to be drawn beyond the plan.
+#[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     /// What the first step takes.
     pub(super) begin: Begin<'a>,
@@ -63,15 +77,15 @@ pub(super) struct Asked<'a> {
     pub(super) columns: usize,
 }
 
-impl Studio {
-    /// Loads a model and prepares for drawing as the flags say.
-    pub(super) fn open(path: &Path, how: &How, machine: &Machine, output: Output) -> Result<Self> {
+impl Ready {
+    /// Loads a model and prepares for drawing as the flags say, and opens the device.
+    pub(super) fn open(path: &Path, how: &How, machine: &Machine, output: Output) -> Result<(Self, Opened)> {
         let given = check(how)?;
         machine::check(machine)?;
         let which = weights(how.weights);
         let place = path.display().to_string();
         let model = Trained::load(path, which).at(&place)?;
-        let (cpu, why) = machine::open(machine, Precision::F32)?;
+        let (device, why) = machine::open(machine, Precision::F32)?;
         for note in model.notes.iter().chain(&why) {
             output.note(note);
         }
@@ -79,9 +93,14 @@ impl Studio {
         let sampler = sampler(given, &model)?;
         let options = options(how, sampler, &model, &schedule)?;
         let guided = guided(how, &model).map_err(|failure| failure.place(&place))?;
-        let parameters = Parameters::from_host(&cpu, model.unet.layout(), &model.parameters)?;
         let (seed, batch) = (how.seed, how.batch.map(|batch| batch as usize));
-        Ok(Self { output, place, which, seed, batch, guided, model, cpu, parameters, sampler, options, schedule })
+        Ok((Self { output, place, which, seed, batch, guided, model, sampler, options, schedule }, device))
+    }
+
+    /// On a device.
+    pub(super) fn on<B: Machinery>(self, device: B) -> Result<Studio<B>> {
+        let parameters = Parameters::from_host(&device, self.model.unet.layout(), &self.model.parameters)?;
+        Ok(Studio { ready: self, device, parameters })
     }
 
     /// The sampler's steps.
@@ -148,6 +167,35 @@ impl Studio {
         Ok(picture.values)
     }
 
+    /// Pictures that are in memory at once.
+    pub(super) fn batch(&self, image: [usize; 3]) -> usize {
+        self.batch.unwrap_or_else(|| batch_for(image))
+    }
+
+    /// What pictures say that they were made with.
+    pub(super) fn about(&self) -> Value {
+        let guidance = self.guided.as_ref().map(|(guidance, _)| guidance);
+        json!({
+            "sampler": self.sampler.name,
+            "steps": self.options.steps.unwrap_or(self.schedule.time_steps()),
+            "eta": self.options.eta,
+            "spacing": self.options.spacing.unwrap_or(self.sampler.spacing).name(),
+            "levels": self.options.levels.name(),
+            "churn": self.options.churn,
+            "clip": self.options.clip,
+            "threshold": self.options.threshold.map(|threshold| threshold.ratio),
+            "guidance": guidance.map(|guidance| guidance.weight),
+            "guidance_rescale": guidance.map(|guidance| guidance.rescale),
+            "seed": self.seed,
+            "weights": self.which.to_string(),
+            "model": self.model.hash,
+            "model_step": self.model.step,
+            "program": concat!("ddpm ", env!("CARGO_PKG_VERSION")),
+        })
+    }
+}
+
+impl<B: Machinery> Studio<B> {
     /// x_t of images `[N, H, W, C]` at a plan's first step; with one noise for all if it is shared.
     pub(super) fn noised(&self, plan: &Plan, images: &[f32], image: [usize; 3], shared: bool) -> Result<Vec<f32>> {
         let [height, width, channels] = image;
@@ -158,25 +206,20 @@ impl Studio {
         for (i, x_0) in images.chunks_exact(len).enumerate() {
             let first = if shared { 0 } else { i as u64 };
             let address = samplers::Images { seed: self.seed, first }.address(Purpose::Latent, 0);
-            let x_0 = Tensor::from_slice(&self.cpu, [1, height, width, channels], x_0)?;
-            x_t.extend(self.cpu.noise(x_0.view(), &[factors], address)?.0.to_vec(&self.cpu)?);
+            let x_0 = Tensor::from_slice(&self.device, [1, height, width, channels], x_0)?;
+            x_t.extend(self.device.noise(x_0.view(), &[factors], address)?.0.to_vec(&self.device)?);
         }
         Ok(x_t)
     }
 
     /// The latents that DDIM takes to images `[N, H, W, C]`.
-    pub(super) fn invert(
-        &self,
-        x_0: Tensor<Cpu<f32>>,
-        labels: Option<&[usize]>,
-        iterations: usize,
-    ) -> Result<Vec<f32>> {
+    pub(super) fn invert(&self, x_0: Tensor<B>, labels: Option<&[usize]>, iterations: usize) -> Result<Vec<f32>> {
         let plan = samplers::invert::plan(&self.schedule, &self.options, iterations).at("--steps and --spacing")?;
         let [_, height, width, channels] = x_0.shape().nhwc();
         let drawing = self.drawing(&plan, [height, width, channels]);
         let mut progress = Progress::new(self.output, "inverting", 0, plan.steps.len() as u64);
         let x_t = plan.run_from(
-            &self.cpu,
+            &self.device,
             x_0,
             samplers::Images { seed: self.seed, first: 0 },
             false,
@@ -187,20 +230,15 @@ impl Studio {
             },
         );
         progress.finish();
-        let drawn = Drawn { values: x_t.map_err(|Stop(error)| error)?.to_vec(&self.cpu)?, frames: Vec::new() };
+        let drawn = Drawn { values: x_t.map_err(|Stop(error)| error)?.to_vec(&self.device)?, frames: Vec::new() };
         drawn.check()?;
         Ok(drawn.values)
     }
 
-    /// Pictures that are in memory at once.
-    pub(super) fn batch(&self, image: [usize; 3]) -> usize {
-        self.batch.unwrap_or_else(|| batch_for(image))
-    }
-
     /// The network along a plan, without classes yet.
-    pub(super) fn drawing<'a>(&'a self, plan: &'a Plan, image: [usize; 3]) -> Drawing<'a, Cpu<f32>> {
+    pub(super) fn drawing<'a>(&'a self, plan: &'a Plan, image: [usize; 3]) -> Drawing<'a, B> {
         Drawing {
-            backend: &self.cpu,
+            backend: &self.device,
             unet: &self.model.unet,
             parameters: &self.parameters,
             plan,
@@ -233,28 +271,6 @@ impl Studio {
         })?;
         progress.finish();
         Ok(drawn)
-    }
-
-    /// What pictures say that they were made with.
-    pub(super) fn about(&self) -> Value {
-        let guidance = self.guided.as_ref().map(|(guidance, _)| guidance);
-        json!({
-            "sampler": self.sampler.name,
-            "steps": self.options.steps.unwrap_or(self.schedule.time_steps()),
-            "eta": self.options.eta,
-            "spacing": self.options.spacing.unwrap_or(self.sampler.spacing).name(),
-            "levels": self.options.levels.name(),
-            "churn": self.options.churn,
-            "clip": self.options.clip,
-            "threshold": self.options.threshold.map(|threshold| threshold.ratio),
-            "guidance": guidance.map(|guidance| guidance.weight),
-            "guidance_rescale": guidance.map(|guidance| guidance.rescale),
-            "seed": self.seed,
-            "weights": self.which.to_string(),
-            "model": self.model.hash,
-            "model_step": self.model.step,
-            "program": concat!("ddpm ", env!("CARGO_PKG_VERSION")),
-        })
     }
 }
 

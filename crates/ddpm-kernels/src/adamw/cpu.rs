@@ -43,7 +43,7 @@ simd! {
 
 /// [`AdamWStep`] as the elements use it, rounded once from f64.
 #[derive(Clone, Copy)]
-struct Coefficients<T> {
+pub(super) struct Coefficients<T> {
     clip: T,
     /// 1 − β₁: moments and EMA are moved by a share of the difference, so that they rest where their target rests
     /// (β₂ and 1 − β₂ each rounded to f32 need not add up to 1).
@@ -71,6 +71,14 @@ impl<T: Element> From<&AdamWStep> for Coefficients<T> {
             per_root: T::of(1.0 / s.correction_2.sqrt()),
             eps: T::of(s.eps),
         }
+    }
+}
+
+impl<T> Coefficients<T> {
+    /// The fields in the order in which they are declared, here and in `kernels/adamw.cu`.
+    pub(super) fn fields(self) -> [T; 8] {
+        let Self { clip, share_1, share_2, share_ema, keep, step, per_root, eps } = self;
+        [clip, share_1, share_2, share_ema, keep, step, per_root, eps]
     }
 }
 

@@ -1,6 +1,7 @@
 //! AdamW and the exponential moving average of parameters, in one pass over flat buffers.
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 
 /// What one step of the optimiser needs beside the buffers:
 /// `g = clip·grad`, `m = β₁m + (1−β₁)g`, `v = β₂v + (1−β₂)g²`,

@@ -3,9 +3,8 @@
 use ddpm_tensor::cpu::disjoint::DisjointMut;
 use ddpm_tensor::{Cpu, Element, Tensor, View, simd};
 
-use super::{LossGrad, LossKind};
+use super::{LossGrad, LossKind, check};
 use crate::KernelError;
-use crate::error::expect;
 
 /// Elements of an image whose losses are summed from zero; the sums of such chunks are added in order.
 const CHUNK: usize = 4096;
@@ -24,18 +23,8 @@ pub(crate) fn loss<T: Element>(
     weights: &[f32],
     scale: f64,
 ) -> Result<LossGrad<Cpu<T>>, KernelError> {
-    expect("loss", "the target", output.shape(), target.shape())?;
+    check(kind, output.shape(), target.shape(), weights)?;
     let [n, h, w, c] = output.shape().nhwc();
-    if weights.len() != n {
-        let what = format!("{} weights came for {n} images", weights.len());
-        return Err(KernelError::Setting { operation: "loss", what });
-    }
-    if let LossKind::Huber { delta } = kind
-        && (delta.is_nan() || delta <= 0.0)
-    {
-        let what = format!("the Huber loss becomes linear at a delta above 0, not at {delta}");
-        return Err(KernelError::Setting { operation: "loss", what });
-    }
     let size = h * w * c;
     let chunks = size.div_ceil(CHUNK);
     let mut sums: Vec<Sums> = vec![[0.0; 2]; n * chunks];

@@ -1,8 +1,12 @@
 //! Losses on what the network predicts, forward and backward in one pass.
 
-use ddpm_tensor::{Device, Tensor};
+use ddpm_tensor::{Device, Shape, Tensor};
+
+use crate::KernelError;
+use crate::error::expect;
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 
 /// A loss of one element, of the difference `d = output − target`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,4 +31,21 @@ pub struct LossGrad<B: Device> {
     pub mse: Vec<f64>,
     /// Gradient with respect to the output, its shape.
     pub d_output: Tensor<B>,
+}
+
+/// Fails unless target and weights fit the output, and the kind is one.
+fn check(kind: LossKind, output: Shape, target: Shape, weights: &[f32]) -> Result<(), KernelError> {
+    expect("loss", "the target", output, target)?;
+    let n = output.nhwc()[0];
+    if weights.len() != n {
+        let what = format!("{} weights came for {n} images", weights.len());
+        return Err(KernelError::Setting { operation: "loss", what });
+    }
+    if let LossKind::Huber { delta } = kind
+        && (delta.is_nan() || delta <= 0.0)
+    {
+        let what = format!("the Huber loss becomes linear at a delta above 0, not at {delta}");
+        return Err(KernelError::Setting { operation: "loss", what });
+    }
+    Ok(())
 }

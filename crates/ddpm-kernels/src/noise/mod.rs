@@ -3,5 +3,6 @@
 //! The CUDA twin is `kernels/noise.cu` ([`crate::ptx::NOISE`]); the two agree to the bit.
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 
 pub use cpu::noise_image;

@@ -2,6 +2,7 @@
 //! stored tensors, applied while it is loaded; an output passes an [`Epilogue`] before it is stored.
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 
 use ddpm_tensor::random::Address;
 use ddpm_tensor::{Tensor, View};

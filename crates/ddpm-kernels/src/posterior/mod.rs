@@ -10,6 +10,7 @@
 //! business. The CUDA twin is `kernels/posterior.cu` ([`crate::ptx::POSTERIOR`]); the two agree to the bit.
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 
 pub use cpu::posterior_image;
 

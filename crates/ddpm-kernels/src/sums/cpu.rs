@@ -6,7 +6,7 @@ use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::cpu::disjoint::DisjointMut;
 use ddpm_tensor::{Cpu, Element, Tensor, View, ViewMut, simd};
 
-use super::GROUP;
+use super::{GROUP, check_indices};
 use crate::KernelError;
 use crate::error::expect;
 
@@ -84,17 +84,6 @@ pub(crate) fn batch_sums<T: Element>(
         }
     });
     Ok(())
-}
-
-fn check_indices(operation: &'static str, images: usize, rows: usize, indices: &[usize]) -> Result<(), KernelError> {
-    if indices.len() != images {
-        let what = format!("{} indices came for {images} images", indices.len());
-        return Err(KernelError::Setting { operation, what });
-    }
-    match indices.iter().find(|&&i| i >= rows) {
-        None => Ok(()),
-        Some(i) => Err(KernelError::Setting { operation, what: format!("row {i} of a table of {rows} rows") }),
-    }
 }
 
 /// [`Backend::gather_rows`](crate::Backend::gather_rows).

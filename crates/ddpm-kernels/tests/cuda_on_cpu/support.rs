@@ -1,6 +1,9 @@
 //! Inputs, guarded outputs and comparison to the bit.
 
-use crate::host::{Launch, Schedule};
+use crate::host::{Launch, SCHEDULES, Schedule, ask_for, gpu};
+use ddpm_kernels::Backend;
+use ddpm_tensor::random::{Address, Purpose};
+use ddpm_tensor::{Cpu, CpuOptions, Cuda, Precision, Shape, Tensor};
 
 /// What no kernel computes: shows elements that were not written, and writes outside.
 const GUARD: u32 = 0x7fc0_dead;
@@ -107,4 +110,58 @@ pub(crate) fn launches(images: usize, elements: usize, schedule: Schedule) -> [L
         // Far too many.
         Launch { grid: [blocks.div_ceil(32) + 2, images as u32 + 3, 1], block: [32, 1, 1], schedule },
     ]
+}
+
+/// The reference: f32 multiply-adds on the CPU.
+pub(crate) fn cpu() -> Cpu<f32> {
+    Cpu::new(CpuOptions { threads: Some(1), isa: None, precision: Precision::Strict }).unwrap()
+}
+
+/// Standard normal numbers on a device, others for each `stream`.
+pub(crate) fn normal<B: Backend<Elem = f32>>(device: &B, stream: u64, shape: impl Into<Shape>) -> Tensor<B> {
+    let shape = shape.into();
+    let mut values = vec![0.0; shape.len()];
+    Address::new(99, Purpose::Test).at_step(stream).fill_normal(0, &mut values);
+    Tensor::from_slice(device, shape, &values).unwrap()
+}
+
+/// Something that is computed with the same words on any device.
+pub(crate) trait Compute {
+    /// Results with their names.
+    fn on<B: Backend<Elem = f32>>(&self, device: &B) -> Vec<(&'static str, Vec<f32>)>;
+}
+
+/// Computes on the CPU, and on the stand-in GPU under every schedule: all of these give the same bits, and they differ from
+/// the CPU's by at most `bound` times its norm (0: not in a bit).
+pub(crate) fn compare(what: &str, bound: f64, compute: &impl Compute) {
+    let expected = compute.on(&cpu());
+    let cuda: Cuda = gpu();
+    let mut first: Option<Vec<(&str, Vec<f32>)>> = None;
+    for schedule in SCHEDULES {
+        ask_for(schedule);
+        let got = compute.on(&cuda);
+        if let Some(first) = &first {
+            for ((name, a), (_, b)) in got.iter().zip(first) {
+                let differs = a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits());
+                assert!(differs.is_none(), "{what}, {name}: other bits under {schedule:?}, first at {differs:?}");
+            }
+            continue;
+        }
+        assert_eq!(got.len(), expected.len(), "{what}: number of results");
+        for ((name, got), (_, expected)) in got.iter().zip(&expected) {
+            assert_eq!(got.len(), expected.len(), "{what}, {name}: number of elements");
+            let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+            let difference = norm(&mut got.iter().zip(expected).map(|(&a, &b)| a as f64 - b as f64));
+            let size = norm(&mut expected.iter().map(|&b| b as f64));
+            let worst = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).enumerate();
+            let worst = worst.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| (i, got[i], expected[i]));
+            assert!(
+                difference <= bound * size,
+                "{what}, {name}: off by {:.2e} of its norm {size:.3e}; worst element (number, got, expected) {worst:?}",
+                difference / size
+            );
+        }
+        first = Some(got);
+    }
+    ask_for(Schedule::Forward);
 }

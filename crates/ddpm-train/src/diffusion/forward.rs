@@ -59,7 +59,7 @@ pub fn noising_table(schedule: &Schedule) -> Vec<(f32, f32)> {
 pub fn walk<B: Backend, E: From<KernelError>>(
     backend: &B,
     schedule: &Schedule,
-    x_0: Tensor<B>,
+    x_0: &Tensor<B>,
     seed: u64,
     wanted: impl Fn(usize) -> bool,
     mut watch: impl FnMut(usize, &Tensor<B>, &Tensor<B>) -> Result<(), E>,
@@ -73,7 +73,7 @@ pub fn walk<B: Backend, E: From<KernelError>>(
     for t in 0..schedule.time_steps() {
         chain = noised(&chain, Noising::of_step(schedule, t), Purpose::Noise, t)?;
         if wanted(t) {
-            watch(t, &chain, &noised(&x_0, Noising::of_image(schedule, t), Purpose::Latent, t)?)?;
+            watch(t, &chain, &noised(x_0, Noising::of_image(schedule, t), Purpose::Latent, t)?)?;
         }
     }
     Ok(())

@@ -49,7 +49,9 @@ impl Guidance {
             let factor = self.rescale * deviation(wanted) / deviation(image) + 1.0 - self.rescale;
             // An image of one value has no deviation to be scaled.
             if factor.is_finite() {
-                image.iter_mut().for_each(|x| *x = Element::of(x.to_f64() * factor));
+                for x in image {
+                    *x = Element::of(x.to_f64() * factor);
+                }
             }
         }
         Ok(Tensor::from_slice(backend, shape, &values)?)

@@ -59,7 +59,7 @@ impl<B: Backend> Inpainting<'_, B> {
         for begin in (0..plan.steps.len()).step_by(stretch) {
             for walk in 0..self.resample.max(1) {
                 if walk > 0 {
-                    run.x = self.noised_back(backend, plan, &run, begin, images, calls)?;
+                    run.x = noised_back(backend, plan, &run, begin, images, calls)?;
                     run.back_to(begin);
                 }
                 for _ in begin..(begin + stretch).min(plan.steps.len()) {
@@ -99,24 +99,23 @@ impl<B: Backend> Inpainting<'_, B> {
         }
         Ok(Tensor::from_slice(backend, shape, &x)?)
     }
+}
 
-    /// x at the noise of an earlier step.
-    fn noised_back(
-        &self,
-        backend: &B,
-        plan: &Plan,
-        run: &Run<'_, B>,
-        step: usize,
-        images: Images,
-        call: usize,
-    ) -> Result<Tensor<B>, KernelError> {
-        let (from, input) = run.next().map_or((1.0, 1.0), |step| (step.alpha_bar, step.input));
-        let to = &plan.steps[step];
-        let ratio = to.alpha_bar / from;
-        // In the forward process's x_t, and from there to the sampler's own.
-        let mut x = backend.affine(run.x.view(), ratio.sqrt() * input / to.input, 0.0)?;
-        let z = backend.normals(x.shape(), images.address(Purpose::Latent, 1 + call as u64))?;
-        backend.add_scaled(&mut x, (1.0 - ratio).max(0.0).sqrt() / to.input, z.view())?;
-        Ok(x)
-    }
+/// x at the noise of an earlier step.
+fn noised_back<B: Backend>(
+    backend: &B,
+    plan: &Plan,
+    run: &Run<'_, B>,
+    step: usize,
+    images: Images,
+    call: usize,
+) -> Result<Tensor<B>, KernelError> {
+    let (from, input) = run.next().map_or((1.0, 1.0), |step| (step.alpha_bar, step.input));
+    let to = &plan.steps[step];
+    let ratio = to.alpha_bar / from;
+    // In the forward process's x_t, and from there to the sampler's own.
+    let mut x = backend.affine(run.x.view(), ratio.sqrt() * input / to.input, 0.0)?;
+    let z = backend.normals(x.shape(), images.address(Purpose::Latent, 1 + call as u64))?;
+    backend.add_scaled(&mut x, (1.0 - ratio).max(0.0).sqrt() / to.input, z.view())?;
+    Ok(x)
 }

@@ -7,7 +7,7 @@ mod watch;
 
 use anyhow::{Context, Result};
 use ddpm_nn::UNetConfig;
-use ddpm_tensor::{Cpu, Precision};
+use ddpm_tensor::Precision;
 use ddpm_train::{
     checkpoint::Weights,
     data::DataSet,
@@ -15,10 +15,10 @@ use ddpm_train::{
     model::Trained,
     run::{RunDir, RunLock},
     settings::Settings,
-    trainer::{Engine, Outcome, Session, Trainer},
+    trainer::{Outcome, Session, Trainer},
 };
 
-use super::machine;
+use super::machine::{self, Machinery, on_device};
 use crate::{
     args::TrainArgs,
     failure::{Explain, Failure},
@@ -32,9 +32,14 @@ use watch::Watch;
 pub(super) fn run(args: &TrainArgs) -> Result<()> {
     let output = Output::new(args.talk);
     machine::check(&args.machine)?;
-    let Plan { settings, data, run, notes } = plan::plan(args)?;
-    let (cpu, why) = machine::open(&args.machine, Precision::F32)?;
-    let engine = Engine { isa: cpu.isa().name().to_owned(), precision: cpu.precision().to_string() };
+    let plan = plan::plan(args)?;
+    let (device, why) = machine::open(&args.machine, Precision::F32)?;
+    on_device!(device, device => train(args, output, plan, device, why.as_deref()))
+}
+
+/// All that follows once the device is known.
+fn train<B: Machinery>(args: &TrainArgs, output: Output, plan: Plan, device: B, why: Option<&str>) -> Result<()> {
+    let Plan { settings, data, run, notes } = plan;
     let (height, width) = data.size();
     let classes = data.classes().map(<[String]>::len);
     let config = settings.unet(data.channels(), height, width, classes).at("network")?;
@@ -42,15 +47,16 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
 
     let (run, lock) = enter(&settings, run)?;
     let place = run.root().to_owned();
-    output.note(&first_line(&settings, &data, &config, &cpu, &run)?);
-    for note in data.notes().iter().chain(&notes).chain(&why) {
+    output.note(&first_line(&settings, &data, &config, &device.describe(), &run)?);
+    for note in data.notes().iter().chain(&notes).map(String::as_str).chain(why) {
         output.note(note);
     }
     for skipped in data.skipped() {
         output.note(&format!("skipped {}: {}", skipped.name, skipped.reason));
     }
 
-    let mut trainer = Trainer::new(cpu, engine, settings.clone(), &data).at(place.display())?;
+    let engine = device.engine();
+    let mut trainer = Trainer::new(device, engine, settings.clone(), &data).at(place.display())?;
     if let Some(path) = &args.init_from {
         init_from(&mut trainer, path, &config)?;
     }
@@ -100,36 +106,27 @@ fn enter(settings: &Settings, run: plan::Place) -> Result<(RunDir, RunLock)> {
 }
 
 /// Data, network, device, memory, place: one line.
-fn first_line(
-    settings: &Settings,
-    data: &DataSet,
-    config: &UNetConfig,
-    cpu: &Cpu<f32>,
-    run: &RunDir,
-) -> Result<String> {
+fn first_line(settings: &Settings, data: &DataSet, config: &UNetConfig, device: &str, run: &RunDir) -> Result<String> {
     let (height, width) = data.size();
     let memory = Memory::of(config, height, width)?;
     let classes = data.classes().map(|classes| format!(" in {} classes", classes.len())).unwrap_or_default();
     let pixels = (data.count() * data.image_len()) as u64;
     let need = memory.training(settings.images_at_once().min(settings.train.batch)) + pixels;
     Ok(format!(
-        "{}: {} pictures of {height}x{width}x{}{classes} ({} held out); network of {} parameters; CPU, {}, {} threads, {}; \
+        "{}: {} pictures of {height}x{width}x{}{classes} ({} held out); network of {} parameters; {device}; \
          about {} of memory; writes to {}",
         settings.train.name,
         thousands(data.count() as u64),
         data.channels(),
         thousands(data.heldout_indices().len() as u64),
         thousands(memory.parameters),
-        cpu.isa().name(),
-        cpu.threads(),
-        cpu.precision(),
         bytes(need),
         run.root().display(),
     ))
 }
 
 /// Starts from another model's weights, which must be those of the same network.
-fn init_from(trainer: &mut Trainer<Cpu<f32>>, path: &std::path::Path, config: &UNetConfig) -> Result<()> {
+fn init_from<B: Machinery>(trainer: &mut Trainer<B>, path: &std::path::Path, config: &UNetConfig) -> Result<()> {
     let raw = Trained::load(path, Weights::Raw).at(path.display())?;
     let ema = Trained::load(path, Weights::Ema).at(path.display())?;
     // The size of its pictures is no part of what the weights fit.

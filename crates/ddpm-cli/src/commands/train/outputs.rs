@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::Result;
-use ddpm_tensor::Cpu;
+use ddpm_kernels::Backend;
 use ddpm_train::{
     checkpoint::{Weights, steps},
     run::RunDir,
@@ -93,7 +93,12 @@ pub(super) fn curve(run: &RunDir, settings: &Settings, data: &Path) -> Result<()
 
 /// Draws `samples.png` and `denoising.gif` from the average's weights, unless both are there, or it would take longer than
 /// the training did. `false` if a signal came meanwhile.
-pub(super) fn pictures(output: Output, trainer: &Trainer<Cpu<f32>>, run: &RunDir, signals: &Signals) -> Result<bool> {
+pub(super) fn pictures<B: Backend<Elem = f32>>(
+    output: Output,
+    trainer: &Trainer<B>,
+    run: &RunDir,
+    signals: &Signals,
+) -> Result<bool> {
     let settings = trainer.settings();
     let (count, wanted) = (settings.preview.count, settings.preview.steps);
     let (still, moving) = (run.root().join("samples.png"), run.root().join("denoising.gif"));

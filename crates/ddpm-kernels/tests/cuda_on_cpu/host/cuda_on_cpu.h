@@ -2,7 +2,7 @@
 // system's compiler and run it on the CPU. Scheduling is in scheduler.{h,cpp}.
 //
 // Arithmetic is exact to the bit where CUDA's is IEEE 754: compile with -ffp-contract=off and without -ffast-math.
-// Not here: dynamic shared memory, textures, tensor cores, approximate functions. A kernel that uses one does not
+// Not here: textures, tensor cores, approximate functions. A kernel that uses one does not
 // compile, which is the moment to add it.
 #pragma once
 
@@ -10,6 +10,7 @@
 #include <cstring>
 #include <map>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "scheduler.h"
@@ -22,9 +23,10 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
-#define __align__(n) alignas(n)
+#define __align__(n) __attribute__((aligned(n)))
 // One block runs at a time on an OS thread, so its shared memory may be a static of that thread.
 #define __shared__ static thread_local
+#define DYNAMIC_SHARED(name) float *const name = cuda_on_cpu::dynamic_shared()
 
 // ---- Built-in variables and vector types ---------------------------------------------------------------------------
 
@@ -45,6 +47,14 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 
 // ---- Arithmetic ----------------------------------------------------------------------------------------------------
 
+template <class A, class B>
+constexpr std::common_type_t<A, B> min(A a, B b) {
+  return b < a ? std::common_type_t<A, B>(b) : std::common_type_t<A, B>(a);
+}
+template <class A, class B>
+constexpr std::common_type_t<A, B> max(A a, B b) {
+  return a < b ? std::common_type_t<A, B>(b) : std::common_type_t<A, B>(a);
+}
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((uint64_t(a) * b) >> 32); }
 
 template <class To, class From>

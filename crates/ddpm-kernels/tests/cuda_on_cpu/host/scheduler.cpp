@@ -1,8 +1,10 @@
 #include "scheduler.h"
 
-#include <ucontext.h>
+#define CUDA_ON_CPU_DEFINE_SWITCH
+#include "fiber.h"
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
@@ -21,7 +23,7 @@ enum class State { runnable, at_block_barrier, at_warp_operation, returned };
 
 // A stack on which threads run, one after the other as long as none of them waits.
 struct Fiber {
-  ucontext_t context;
+  Context context;
   std::unique_ptr<char[]> stack{new char[stack_bytes]};
 };
 
@@ -41,6 +43,7 @@ class Machine {
  public:
   const char *run(const Launch &launch, const std::function<void()> &kernel);
   void wait(State state);
+  float *shared() { return shared_.data()->floats; }
 
   Thread *current = nullptr;
   std::vector<Thread> threads;
@@ -64,7 +67,11 @@ class Machine {
   uint32_t random_ = 1;
   std::vector<uint32_t> order_;  // of the pass under way
   size_t next_ = 0;              // position in it
-  ucontext_t scheduler_;
+  Context scheduler_;
+  struct alignas(16) Vector {
+    float floats[4];
+  };
+  std::vector<Vector> shared_;  // dynamic shared memory of the block under way
   std::vector<std::unique_ptr<Fiber>> fibers_;
   std::vector<Fiber *> idle_;
 };
@@ -106,6 +113,8 @@ const char *Machine::run(const Launch &launch, const std::function<void()> &kern
   error.clear();
   if (launch.grid.volume() == 0 || launch.block.volume() == 0) error = "a grid or a block without threads";
   if (launch.block.volume() > 1024) error = "a block of more than 1024 threads";
+  if (launch.shared_bytes > 48 * 1024) error = "more than 48 KiB of dynamic shared memory";
+  shared_.assign((launch.shared_bytes + 15) / 16, Vector{});
   if (launch.grid.y > 65535 || launch.grid.z > 65535) error = "a grid of more than 65535 in y or z";
   if (error.empty()) {
     for (uint32_t block : order_of(launch.grid.volume())) {
@@ -122,6 +131,8 @@ const char *Machine::run(const Launch &launch, const std::function<void()> &kern
 
 void Machine::run_block() {
   threads.assign(launch_.block.volume(), Thread{});
+  // what no thread of this block has written is NaN in every float
+  if (!shared_.empty()) std::memset(shared_.data(), 0xff, shared_.size() * sizeof shared_[0]);
   for (size_t i = 0; i < threads.size(); ++i) threads[i].index = unravel(i, launch_.block);
   while (error.empty()) {
     run_pass();
@@ -146,7 +157,7 @@ void Machine::run_pass() {
     if (thread->state != State::runnable) continue;
     if (!thread->fiber) thread->fiber = idle_fiber();
     make_current(thread);
-    swapcontext(&scheduler_, &thread->fiber->context);
+    switch_to(scheduler_, thread->fiber->context);
   }
 }
 
@@ -163,11 +174,7 @@ Fiber *Machine::idle_fiber() {
   }
   fibers_.push_back(std::make_unique<Fiber>());
   Fiber *fiber = fibers_.back().get();
-  getcontext(&fiber->context);
-  fiber->context.uc_stack.ss_sp = fiber->stack.get();
-  fiber->context.uc_stack.ss_size = stack_bytes;
-  fiber->context.uc_link = nullptr;
-  makecontext(&fiber->context, &Machine::fiber_entry, 0);
+  prepare(fiber->context, fiber->stack.get(), stack_bytes, &Machine::fiber_entry);
   return fiber;
 }
 
@@ -190,14 +197,14 @@ void Machine::live_on(Fiber *self) {
       }
     }
     idle_.push_back(self);
-    swapcontext(&self->context, &scheduler_);
+    switch_to(self->context, scheduler_);
   }
 }
 
 void Machine::wait(State state) {
   Thread *self = current;
   self->state = state;
-  swapcontext(&self->fiber->context, &scheduler_);
+  switch_to(self->fiber->context, scheduler_);
 }
 
 bool Machine::open_block_barrier() {
@@ -295,6 +302,8 @@ const char *run(const Launch &launch, const std::function<void()> &kernel) {
   if (!machine || !machine->error.empty()) machine = std::make_unique<Machine>();
   return machine->run(launch, kernel);
 }
+
+float *dynamic_shared() { return machine->shared(); }
 
 int lane() { return int((machine->current - machine->threads.data()) % warp_size); }
 

@@ -23,7 +23,8 @@ enum class Schedule : int { forward, reverse, shuffled /* anew for every pass */
 struct Launch {
   Index grid, block;
   Schedule schedule;
-  uint32_t seed;  // of `shuffled`
+  uint32_t seed;          // of `shuffled`
+  uint32_t shared_bytes;  // dynamic shared memory
 };
 
 // Where in its source a kernel waits, for reports.
@@ -47,6 +48,9 @@ void wait_for_block(Site site);
 // Waits until every lane in `mask` that has not returned does the same; gives the mask of lanes whose `value` is not
 // zero (`ballot`), or lane `source`'s value (`exchange`).
 uint64_t wait_for_warp(Site site, WarpOperation operation, uint32_t mask, uint64_t value, int source);
+
+// The block's dynamic shared memory, aligned to 16 bytes.
+float *dynamic_shared();
 
 // The calling thread's lane in its warp.
 int lane();
