@@ -53,6 +53,33 @@ pub(crate) fn map<T: Element>(
     }
 }
 
+/// The same of two inputs: `out = f(i, x, y)`.
+#[inline(always)]
+pub(crate) fn map_two<T: Element>(
+    [x, y]: [Strided<'_, T>; 2],
+    out: &mut [T],
+    (width, at): (usize, usize),
+    (first, count): (usize, usize),
+    f: impl Fn(usize, T, T) -> T,
+) {
+    let pixels = x.values.chunks_exact(x.stride).zip(y.values.chunks_exact(y.stride)).zip(out.chunks_exact_mut(width));
+    for ((x_row, y_row), out_row) in pixels {
+        let (x, y) = (&x_row[x.offset + first..], &y_row[y.offset + first..]);
+        let out = &mut out_row[at + first..];
+        if let (LANES, Some(x), Some(y), Some(out)) =
+            (count, x.first_chunk::<LANES>(), y.first_chunk::<LANES>(), out.first_chunk_mut::<LANES>())
+        {
+            for i in 0..LANES {
+                out[i] = f(i, x[i], y[i]);
+            }
+        } else {
+            for i in 0..count {
+                out[i] = f(i, x[i], y[i]);
+            }
+        }
+    }
+}
+
 /// The first channels and numbers of the groups of up to 16 among `count` channels.
 #[inline(always)]
 pub(crate) fn groups(count: usize) -> impl Iterator<Item = (usize, usize)> {

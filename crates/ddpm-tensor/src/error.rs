@@ -34,8 +34,8 @@ pub enum TensorError {
         /// Why not, with those that are.
         reason: String,
     },
-    /// The precision asked for has no engine on this device.
-    #[error("the precision `{name}` is not built for this device yet; `f32` and `strict` are")]
+    /// No precision has that name.
+    #[error("there is no precision `{name}`; there are `strict`, `f32` and `bf16`")]
     Precision {
         /// Name that was asked for.
         name: String,

@@ -4,10 +4,11 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::{
+    classes::WithoutClass,
     drawing::{Begin, Film},
     machine::{Machinery, on_device},
     sample::{self, Form, make_place},
-    studio::{Asked, Ready, Studio, WithoutClass},
+    studio::{Asked, Ready, Studio},
 };
 use crate::{args::Img2imgArgs, failure::Failure, output::Output, picture::grid};
 

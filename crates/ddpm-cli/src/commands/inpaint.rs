@@ -9,10 +9,11 @@ use ddpm_train::{
 use serde_json::json;
 
 use super::{
+    classes::WithoutClass,
     drawing::Drawn,
     machine::{Machinery, on_device},
     sample::{self, Form, make_place},
-    studio::{Ready, Stop, Studio, WithoutClass},
+    studio::{Ready, Stop, Studio},
 };
 use crate::{
     args::{How, InpaintArgs},

@@ -9,10 +9,11 @@ use serde_json::json;
 
 use super::{
     arrays,
+    classes::WithoutClass,
     drawing::{Begin, Film},
     machine::{Machinery, on_device},
     sample::{self, Form, make_place},
-    studio::{Asked, Ready, Studio, WithoutClass},
+    studio::{Asked, Ready, Studio},
 };
 use crate::{
     args::{InterpolateArgs, Space},

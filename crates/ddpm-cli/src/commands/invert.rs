@@ -6,9 +6,10 @@ use serde_json::json;
 
 use super::{
     arrays,
+    classes::WithoutClass,
     machine::{Machinery, on_device},
     sample::{Form, make_place},
-    studio::{Ready, Studio, WithoutClass},
+    studio::{Ready, Studio},
 };
 use crate::{
     args::{How, InvertArgs},

@@ -2,6 +2,7 @@
 
 mod arrays;
 mod bench;
+mod classes;
 mod completions;
 mod config;
 mod doctor;

@@ -11,10 +11,11 @@ use ddpm_train::{
 use serde_json::json;
 
 use super::{
+    classes::WithoutClass,
     drawing::{Begin, Film},
     machine::{Machinery, on_device},
     sample::{Form, make_place},
-    studio::{Asked, Ready, Studio, WithoutClass},
+    studio::{Asked, Ready, Studio},
 };
 use crate::{
     args::NearestArgs,

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use super::{
     arrays::{self, Array, Values},
+    classes::WithoutClass,
     drawing::{Begin, Drawn, Film},
     machine::{Machinery, on_device},
-    studio::{Asked, Ready, Studio, WithoutClass},
+    studio::{Asked, Ready, Studio},
 };
 use crate::{
     args::{FilmName, SampleArgs},

@@ -121,3 +121,35 @@ impl Sizes {
         TASK_WORK.div_ceil(self.row_work().max(1)).clamp(1, self.out_h)
     }
 }
+
+/// Which pixels of dy reach pixels `first, first + stride, …` of one axis of the operand: (tap, dy's position for the first).
+fn reached(g: Geometry, first: usize) -> impl Iterator<Item = (usize, isize)> {
+    (0..g.kernel).filter_map(move |tap| {
+        // operand = stride·dy + tap − before
+        let offset = first as isize + g.before() as isize - tap as isize;
+        (offset.rem_euclid(g.stride as isize) == 0).then(|| (tap, offset.div_euclid(g.stride as isize)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conv::Padding;
+
+    #[test]
+    fn taps_reach_the_pixels_that_the_forward_pass_reads() {
+        for g in [Geometry::ONE, Geometry::THREE, Geometry::down(Padding::Same), Geometry::down(Padding::End)] {
+            for out in 0..5isize {
+                for tap in 0..g.kernel {
+                    let read = out * g.stride as isize + tap as isize - g.before() as isize;
+                    if let Ok(read) = usize::try_from(read) {
+                        assert!(
+                            reached(g, read).any(|found| found == (tap, out)),
+                            "{g:?}: {out} reads {read} by tap {tap}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

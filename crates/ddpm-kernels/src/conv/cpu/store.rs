@@ -5,7 +5,7 @@ use std::ops::Range;
 use ddpm_tensor::{Cpu, Element, simd};
 
 use crate::Epilogue;
-use crate::lanes::{LANES, Strided, groups, map};
+use crate::lanes::{LANES, Lanes, Strided, groups, map, map_two};
 
 /// Rows of a product that count: in a flattened image of rows `pitch` apart, of which the first `line` pixels do.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +49,18 @@ impl<'a, T: Element> Ending<'a, T> {
     /// The result as it is.
     pub(super) const NONE: Self = Self { bias: &[], channel: &[], residual: &[], scale: T::ONE };
 
+    /// bias + channel of `count` channels from `first` on, then zeros.
+    #[inline(always)]
+    fn shift(&self, first: usize, count: usize) -> Lanes<T> {
+        let mut shift = [T::ZERO; LANES];
+        for v in [self.bias, self.channel] {
+            for (shift, &v) in shift.iter_mut().zip(v.get(first..first + count).unwrap_or(&[])) {
+                *shift += v;
+            }
+        }
+        shift
+    }
+
     /// The same for pixels from `pixel` on.
     pub(super) fn from(self, pixel: usize, o: usize) -> Self {
         Self { residual: self.residual.get(pixel * o..).unwrap_or(&[]), ..self }
@@ -70,32 +82,13 @@ simd! {
     pub(super) fn store[T: Element](isa, tile: &[T], width: usize, columns: Range<usize>, e: Ending<'_, T>, y: &mut [T], o: usize) {
         for (at, some) in groups(columns.len()) {
             let first = columns.start + at;
-            let mut shift = [T::ZERO; LANES];
-            for v in [e.bias, e.channel] {
-                for (shift, &v) in shift.iter_mut().zip(v.get(first..first + some).unwrap_or(&[])) {
-                    *shift += v;
-                }
-            }
+            let shift = e.shift(first, some);
+            let tile = Strided { values: &tile[..width * (y.len() / o)], stride: width, offset: at };
             if e.residual.is_empty() {
-                let tile = Strided { values: &tile[..width * (y.len() / o)], stride: width, offset: at };
                 map(tile, y, (o, first), (0, some), |i, v| (v + shift[i]) * e.scale);
-                continue;
-            }
-            let stored = |i: usize, v: T, r: T| (v + shift[i] + r) * e.scale;
-            let pixels = tile.chunks_exact(width).zip(y.chunks_exact_mut(o).zip(e.residual.chunks_exact(o)));
-            for (from, (y, residual)) in pixels {
-                let (from, y, residual) = (&from[at..], &mut y[first..], &residual[first..]);
-                if let (LANES, Some(from), Some(y), Some(residual)) =
-                    (some, from.first_chunk::<LANES>(), y.first_chunk_mut::<LANES>(), residual.first_chunk::<LANES>())
-                {
-                    for i in 0..LANES {
-                        y[i] = stored(i, from[i], residual[i]);
-                    }
-                } else {
-                    for i in 0..some {
-                        y[i] = stored(i, from[i], residual[i]);
-                    }
-                }
+            } else {
+                let residual = Strided { values: e.residual, stride: o, offset: first };
+                map_two([tile, residual], y, (o, first), (0, some), |i, v, r| (v + shift[i] + r) * e.scale);
             }
         }
     }
@@ -106,12 +99,7 @@ simd! {
     pub(super) fn finish[T: Element](isa, columns: Range<usize>, e: Ending<'_, T>, y: &mut [T], o: usize) {
         for (first, some) in groups(columns.len()) {
             let first = columns.start + first;
-            let mut shift = [T::ZERO; LANES];
-            for v in [e.bias, e.channel] {
-                for (shift, &v) in shift.iter_mut().zip(v.get(first..first + some).unwrap_or(&[])) {
-                    *shift += v;
-                }
-            }
+            let shift = e.shift(first, some);
             for (x, y) in y.chunks_exact_mut(o).enumerate() {
                 let residual = e.residual.get(x * o + first..).unwrap_or(&[]);
                 for (i, y) in y[first..first + some].iter_mut().enumerate() {

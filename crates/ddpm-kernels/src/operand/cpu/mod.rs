@@ -13,7 +13,7 @@ pub(crate) use self::cut::Cut;
 use self::rows::Coefficients;
 pub(crate) use self::rows::Rows;
 use crate::error::expect;
-use crate::lanes::{LANES, Strided, groups, lanes, map};
+use crate::lanes::{Strided, groups, lanes, map, map_two};
 use crate::operand::{Operand, Parts, Pulled};
 use crate::{KernelError, sums};
 
@@ -200,25 +200,11 @@ simd! {
             if let Some((k, mean_g, mean_gx)) = norm {
                 let (mean, rstd) = (lanes(k.mean, first), lanes(k.rstd, first));
                 let (mean_g, mean_gx) = (lanes(mean_g, first), lanes(mean_gx, first));
-                let pixels = g.values.chunks_exact(g.stride).zip(x.chunks_exact(count)).zip(out.chunks_exact_mut(count));
-                for ((g_row, x), out) in pixels {
-                    let (g, x, out) = (&g_row[g.offset + first..], &x[first..], &mut out[first..]);
-                    let f = |i: usize, g: T, x: T| {
-                        let x_hat = (x - mean[i]) * rstd[i];
-                        rstd[i] * (-x_hat).fma(mean_gx[i], g - mean_g[i])
-                    };
-                    if let (LANES, Some(g), Some(x), Some(out)) =
-                        (some, g.first_chunk::<LANES>(), x.first_chunk::<LANES>(), out.first_chunk_mut::<LANES>())
-                    {
-                        for i in 0..LANES {
-                            out[i] = f(i, g[i], x[i]);
-                        }
-                    } else {
-                        for i in 0..some {
-                            out[i] = f(i, g[i], x[i]);
-                        }
-                    }
-                }
+                let x = Strided { values: x, stride: count, offset: 0 };
+                map_two([g, x], out, (count, 0), (first, some), |i, g, x| {
+                    let x_hat = (x - mean[i]) * rstd[i];
+                    rstd[i] * (-x_hat).fma(mean_gx[i], g - mean_g[i])
+                });
             } else {
                 map(g, out, (count, 0), (first, some), |_, g| g);
             }

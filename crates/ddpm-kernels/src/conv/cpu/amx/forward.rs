@@ -83,28 +83,19 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
         for panel in weights.panels() {
             let (width, columns) = (panel.width(), panel.first..panel.first + panel.columns);
             let steps = left.steps(&taps, &panel);
-            let before = |tile: usize, y: &[T]| {
-                for (.., run) in runs(tile) {
-                    fetch(&y[run.start * s.o..run.end * s.o], s.o, &columns);
+            left.product(&tiles, (&starts, g.stride), &steps, &panel, |tile, numbers| {
+                for (i, row, pixel, run) in runs(tile) {
+                    let y = &mut y[run.start * s.o..run.end * s.o];
+                    let Some(numbers) = numbers else {
+                        fetch(y, s.o, &columns);
+                        continue;
+                    };
+                    let image = images.start + i;
+                    let pixels = at(image) + pixels.start..at(image) + pixels.end;
+                    let ending = Ending::new(e, image, pixels, s.o).from(pixel, s.o);
+                    store(cpu.isa(), &numbers[row * width..], width, columns.clone(), ending, y, s.o);
                 }
-            };
-            let y = std::cell::RefCell::new(&mut *y);
-            left.product(
-                &tiles,
-                (&starts, g.stride),
-                &steps,
-                &panel,
-                |tile| before(tile, &y.borrow()),
-                |tile, numbers| {
-                    for (i, row, pixel, run) in runs(tile) {
-                        let image = images.start + i;
-                        let ending = Ending::new(e, image, at(image) + pixels.start..at(image) + pixels.end, s.o)
-                            .from(pixel, s.o);
-                        let y = &mut y.borrow_mut()[run.start * s.o..run.end * s.o];
-                        store(cpu.isa(), &numbers[row * width..], width, columns.clone(), ending, y, s.o);
-                    }
-                },
-            );
+            });
         }
         drop(tiles);
         if e.statistics {

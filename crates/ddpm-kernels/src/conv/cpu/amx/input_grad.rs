@@ -7,9 +7,8 @@ use super::left::Left;
 use super::unit::SIDE;
 use super::weights::Weights;
 use crate::conv::Geometry;
-use crate::conv::cpu::Sizes;
-use crate::conv::cpu::direct::reached;
 use crate::conv::cpu::store::{Ending, Lines, fetch, store};
+use crate::conv::cpu::{Sizes, reached};
 use crate::operand::Operand;
 use crate::operand::cpu::{Rows, pulled};
 use crate::{KernelError, Pulled};
@@ -82,36 +81,29 @@ pub(in crate::conv::cpu) fn input_grad<T: Element>(
                     .flat_map(|i| (0..of_image).map(move |t| i * image_rows * columns + t * SIDE))
                     .collect();
                 let counting = Lines { line: pixels, pitch: columns, pixels: lines * pixels };
-                let dv = std::cell::RefCell::new(&mut *dv);
                 for panel in weights.panels() {
                     let steps = left.steps(&taps, &panel);
                     let (width, of_panel) = (panel.width(), panel.first..panel.first + panel.columns);
-                    // without a stride pixels of a run follow each other
-                    let runs = |tile: usize| {
-                        let (i, first) = (tile / of_image, tile % of_image * SIDE);
-                        counting.runs(first, SIDE).map(move |(row, pixel, count)| {
-                            let first = i * dv_len + pixel * s.c;
-                            (row, pixel, count, first..first + count * s.c)
-                        })
-                    };
-                    let before = |tile: usize| {
-                        if g.stride == 1 {
-                            runs(tile).for_each(|(.., run)| fetch(&dv.borrow()[run], s.c, &of_panel));
-                        }
-                    };
-                    left.product(&tiles, (&starts, 1), &steps, &panel, before, |tile, numbers| {
-                        let mut dv = dv.borrow_mut();
-                        for (row, pixel, count, run) in runs(tile) {
-                            let numbers = &numbers[row * width..];
-                            if g.stride == 1 {
-                                store(cpu.isa(), numbers, width, of_panel.clone(), Ending::NONE, &mut dv[run], s.c);
-                                continue;
-                            }
-                            let image = &mut dv[tile / of_image * dv_len..][..dv_len];
-                            for (i, from) in numbers.chunks_exact(width).take(count).enumerate() {
-                                let (y, x) = ((pixel + i) / pixels, (pixel + i) % pixels);
-                                let at = (y * g.stride + phase_y) * s.w + x * g.stride + phase_x;
-                                image[at * s.c..][of_panel.clone()].copy_from_slice(&from[..panel.columns]);
+                    left.product(&tiles, (&starts, 1), &steps, &panel, |tile, numbers| {
+                        let dv = &mut dv[tile / of_image * dv_len..][..dv_len];
+                        for (row, pixel, count) in counting.runs(tile % of_image * SIDE, SIDE) {
+                            // without a stride pixels of a run follow each other
+                            match numbers.map(|numbers| &numbers[row * width..]) {
+                                None if g.stride == 1 => {
+                                    fetch(&dv[pixel * s.c..(pixel + count) * s.c], s.c, &of_panel);
+                                }
+                                None => {}
+                                Some(numbers) if g.stride == 1 => {
+                                    let dv = &mut dv[pixel * s.c..(pixel + count) * s.c];
+                                    store(cpu.isa(), numbers, width, of_panel.clone(), Ending::NONE, dv, s.c);
+                                }
+                                Some(numbers) => {
+                                    for (i, from) in numbers.chunks_exact(width).take(count).enumerate() {
+                                        let (y, x) = ((pixel + i) / pixels, (pixel + i) % pixels);
+                                        let at = (y * g.stride + phase_y) * s.w + x * g.stride + phase_x;
+                                        dv[at * s.c..][of_panel.clone()].copy_from_slice(&from[..panel.columns]);
+                                    }
+                                }
                             }
                         }
                     });

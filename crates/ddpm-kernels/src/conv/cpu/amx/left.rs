@@ -66,16 +66,15 @@ impl<T: Element> Left<T> {
         (0..panel.depth_steps()).flat_map(|k| taps.iter().map(move |&tap| step(tap, k))).collect()
     }
 
-    /// Tiles of 16 rows that begin at the pixels `starts` and take every `stride`-th, times a panel: `before(tile)` is called
-    /// some time before `done(tile, numbers)`, whose numbers are `[16][columns of the panel]`.
+    /// Tiles of 16 rows that begin at the pixels `starts` and take every `stride`-th, times a panel: `each(tile, numbers)` gets
+    /// their products, `[16][columns of the panel]`, and is called without them some time before.
     pub(super) fn product(
         &self,
         tiles: &Tiles,
         (starts, stride): (&[usize], usize),
         steps: &[Step],
         panel: &Panel<'_>,
-        before: impl Fn(usize),
-        mut done: impl FnMut(usize, &[T]),
+        mut each: impl FnMut(usize, Option<&[T]>),
     ) {
         let width = panel.width();
         let low = self.pixels * ROW_BYTES;
@@ -85,7 +84,7 @@ impl<T: Element> Left<T> {
         assert!(size_of::<T>() == size_of::<f32>() && a_end <= self.values.len() * 4 && b_end <= panel.bytes());
         let mut out = Aligned([T::ZERO; 4 * SIDE * SIDE]);
         for (i, pair) in starts.chunks(2).enumerate() {
-            (2 * i..2 * i + pair.len()).for_each(&before);
+            (2 * i..2 * i + pair.len()).for_each(|tile| each(tile, None));
             let block = Block {
                 a: self.values.as_ptr().cast::<u8>().wrapping_add(pair[0] * ROW_BYTES),
                 a_row: stride * ROW_BYTES,
@@ -102,7 +101,7 @@ impl<T: Element> Left<T> {
             // SAFETY: the last tile of both operands lies in its memory, asserted above; `out` holds four tiles; T is f32.
             unsafe { tiles.run(steps, block, false) };
             for (tile, out) in out.0.chunks_exact(SIDE * width).take(pair.len()).enumerate() {
-                done(2 * i + tile, out);
+                each(2 * i + tile, Some(out));
             }
         }
     }

@@ -5,7 +5,7 @@ use ddpm_tensor::{Cpu, Element, View};
 use super::pack::Packed;
 use super::tile::{self, Micro, Segment, chunks};
 use crate::conv::Geometry;
-use crate::conv::cpu::Sizes;
+use crate::conv::cpu::{Sizes, reached};
 use crate::operand::Operand;
 use crate::operand::cpu::{Cut, Rows, pulled};
 use crate::{KernelError, Pulled};
@@ -13,15 +13,6 @@ use crate::{KernelError, Pulled};
 /// Zeros around dy: a tap reaches at most two pixels back and one ahead.
 const BEFORE: usize = 2;
 const AROUND: usize = 4;
-
-/// Which pixels of dy reach pixels `first, first + stride, …` of one axis of the operand: (tap, dy's position for the first).
-pub(in crate::conv::cpu) fn reached(g: Geometry, first: usize) -> impl Iterator<Item = (usize, isize)> {
-    (0..g.kernel).filter_map(move |tap| {
-        // operand = stride·dy + tap − before
-        let offset = first as isize + g.before() as isize - tap as isize;
-        (offset.rem_euclid(g.stride as isize) == 0).then(|| (tap, offset.div_euclid(g.stride as isize)))
-    })
-}
 
 /// What reaches the operand's pixel `(y, x)`: dy's pixels in a padded image whose first row is dy's row `first`.
 fn segments(g: Geometry, (y, x): (usize, usize), first: isize, columns: usize, o: usize) -> Vec<Segment> {
@@ -102,27 +93,4 @@ pub(in crate::conv::cpu) fn input_grad<T: Element>(
             }
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::conv::Padding;
-
-    #[test]
-    fn taps_reach_the_pixels_that_the_forward_pass_reads() {
-        for g in [Geometry::ONE, Geometry::THREE, Geometry::down(Padding::Same), Geometry::down(Padding::End)] {
-            for out in 0..5isize {
-                for tap in 0..g.kernel {
-                    let read = out * g.stride as isize + tap as isize - g.before() as isize;
-                    if let Ok(read) = usize::try_from(read) {
-                        assert!(
-                            reached(g, read).any(|found| found == (tap, out)),
-                            "{g:?}: {out} reads {read} by tap {tap}"
-                        );
-                    }
-                }
-            }
-        }
-    }
 }

@@ -8,5 +8,5 @@ pub(crate) mod tile;
 mod weight_grad;
 
 pub(super) use forward::conv;
-pub(super) use input_grad::{input_grad, reached};
+pub(super) use input_grad::input_grad;
 pub(super) use weight_grad::weight_grad;

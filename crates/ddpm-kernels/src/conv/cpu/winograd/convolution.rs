@@ -7,13 +7,13 @@ use ddpm_tensor::cpu::disjoint::DisjointMut;
 use ddpm_tensor::{Cpu, Element};
 
 use super::block::{Block, input, output};
-use super::cut::Cut;
+use super::cut;
 use super::plane;
 use super::transform::POINTS;
 use super::weights::{Weights, pack, point};
 use crate::conv::cpu::direct::pack::Panel;
 use crate::conv::cpu::direct::tile::{self, Micro, Segment, chunks};
-use crate::operand::cpu::Rows;
+use crate::operand::cpu::{Cut, Rows};
 
 /// Tiles of all images up to which it does not pay to store transformed weights.
 const FEW_TILES: usize = 128;
@@ -35,7 +35,13 @@ enum Ready<T: Element> {
 }
 
 impl<'a, T: Element> Convolution<'a, T> {
-    pub(super) fn new(cpu: &Cpu<T>, x: &'a Rows<'a, T>, weights: Weights<'a, T>, cut: Cut, nanoseconds: usize) -> Self {
+    pub(super) fn new(
+        cpu: &Cpu<T>,
+        x: &'a Rows<'a, T>,
+        weights: Weights<'a, T>,
+        cut: &Cut,
+        nanoseconds: usize,
+    ) -> Self {
         let chunks = chunks(&[Segment { a: 0, b: 0, len: weights.size().0 }]);
         let mut this = Self { x, weights, chunks, ready: Ready::Products(cpu.scratch(0)) };
         this.ready = if this.all().tiles() <= FEW_TILES {
@@ -97,9 +103,9 @@ impl<'a, T: Element> Convolution<'a, T> {
     }
 
     /// The products of all tiles.
-    fn products(&self, cpu: &Cpu<T>, cut: Cut, nanoseconds: usize) -> CpuBuffer<T> {
+    fn products(&self, cpu: &Cpu<T>, cut: &Cut, nanoseconds: usize) -> CpuBuffer<T> {
         let (micro, depth) = (self.weights.micro, self.weights.size().0);
-        let blocks: Vec<Block> = (0..cut.tasks()).map(|task| cut.block(task)).collect();
+        let blocks: Vec<Block> = (0..cut.tasks()).map(|task| cut::block(cut, task, self.x.size()[2])).collect();
         let v_plane = plane(blocks.first().map_or(0, Block::tiles) * depth);
         let v_len = POINTS * v_plane;
         let mut v = cpu.scratch(blocks.len() * v_len);

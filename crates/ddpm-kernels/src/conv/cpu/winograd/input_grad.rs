@@ -2,12 +2,12 @@ use ddpm_tensor::{Cpu, Element, View};
 
 use super::block::Block;
 use super::convolution::Convolution;
-use super::cut::Cut;
+use super::cut;
 use super::weights::Weights;
 use crate::conv::cpu::Sizes;
 use crate::conv::cpu::direct::tile::Micro;
 use crate::operand::Operand;
-use crate::operand::cpu::{self, Rows, pulled};
+use crate::operand::cpu::{Cut, Rows, pulled};
 use crate::{KernelError, Pulled};
 
 /// The gradient of the operand's value is the convolution of dy with the weights turned around.
@@ -21,10 +21,11 @@ pub(in crate::conv::cpu) fn input_grad<T: Element>(
     let rows = Rows::new(cpu, x);
     let dy = Rows::new(cpu, &Operand::plain(dy));
     let weights = Weights::new(Micro::new::<T>(cpu.isa()), s, w.as_slice(), true);
-    let cut = Cut::new([s.n, s.h, s.w], s.o, cpu.threads());
-    let convolution = Convolution::new(cpu, &dy, weights, cut, s.nanoseconds());
+    let (part, images) = cut::rows_and_images([s.n, s.h, s.w], s.o, cpu.threads());
+    let cut = Cut::fixed(s.n, s.h, part, images);
+    let convolution = Convolution::new(cpu, &dy, weights, &cut, s.nanoseconds());
     let enlarged = if rows.nearest_2x { 2 } else { 1 };
-    let stored = cpu::Cut::fixed(s.n, rows.stored[1], cut.rows.div_ceil(enlarged), cut.images);
+    let stored = Cut::fixed(s.n, rows.stored[1], part.div_ceil(enlarged), images);
     pulled(cpu, &rows, stored, s.nanoseconds(), |images, stored, dv| {
         let block = Block { images, rows: stored.start * enlarged..stored.end * enlarged, w: s.w };
         convolution.block(cpu, &block, dv, |_, _, _, _| {});
