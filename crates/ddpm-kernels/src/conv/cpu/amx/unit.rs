@@ -423,13 +423,29 @@ mod tests {
             return;
         }
         // rows of 5 tiles' width, of which steps take three; low parts after the high ones
-        let a = numbers(1, 2 * 32 * 5 * 32);
-        let b = numbers(2, 4 * 6 * TILE_BYTES / 2);
+        let usual = [1, 2].map(|stream| numbers(stream, 4 * 6 * TILE_BYTES / 2));
+        // products about the smallest normal number, denormals among operands and results
+        let tiny = [4, 5].map(|stream| {
+            let values = values::<f32>(stream, 4 * 6 * TILE_BYTES / 2);
+            values.iter().enumerate().map(|(i, v)| ((v * [1e-19, 1e-39][i % 9 / 8]).to_bits() >> 16) as u16).collect()
+        });
+        for ([a, b], size) in [(usual, 1.0), (tiny, 1e-38)] {
+            let a: Vec<u16> = a;
+            bits_agree(&a, &b, size);
+        }
+    }
+
+    /// For blocks of every size, in both kinds of products, over results of about `size`.
+    #[cfg(target_arch = "x86_64")]
+    fn bits_agree(a: &[u16], b: &[u16], size: f32) {
         for products in [Products::Split, Products::Rounded] {
             for (rows, columns) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
                 for add in [false, true] {
                     let results = [Unit::Amx, Unit::Plain].map(|unit| {
                         let mut out = values::<f32>(3, 32 * 40);
+                        for x in &mut out {
+                            *x *= size;
+                        }
                         let block = Block {
                             a: a.as_ptr().cast(),
                             a_row: 5 * 64,
