@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use ddpm_kernels::Backend;
 use ddpm_nn::{Mode, Parameters, UNet};
 use ddpm_tensor::{Shape, Tensor};
-use ddpm_train::samplers::{self, Guidance, Plan, doubled};
+use ddpm_train::samplers::{self, Guidance, Plan, guided_output};
 
 use super::studio::Stop;
 use crate::picture::{
@@ -156,21 +156,12 @@ impl<B: Backend<Elem = f32>> Drawing<'_, B> {
         Ok(drawn)
     }
 
-    /// What the network says of x_t, guided where guidance acts: one pass over the images with and without their classes.
+    /// What the network says of x_t, guided where guidance acts.
     pub(super) fn output(&self, x: &Tensor<B>, t: f64, classes: Option<&[usize]>) -> Result<Tensor<B>> {
-        let pass = |x: &Tensor<B>, classes: Option<&[usize]>| {
-            let times = vec![t as f32; x.shape().nhwc()[0]];
-            let pass = self.unet.forward(self.backend, self.parameters, x.view(), &times, classes, Mode::Infer);
-            Ok::<_, anyhow::Error>(pass?.0)
-        };
-        match (self.guided, classes) {
-            (Some((guidance, null)), Some(classes)) if guidance.acts_at(t) => {
-                let both = [classes, &vec![*null; classes.len()]].concat();
-                let output = pass(&doubled(self.backend, x)?, Some(&both))?;
-                Ok(guidance.combine(self.backend, &output)?)
-            }
-            _ => pass(x, classes),
-        }
+        guided_output(self.guided, self.backend, x, t, classes, |x, times, classes| {
+            let pass = self.unet.forward(self.backend, self.parameters, x.view(), times, classes, Mode::Infer);
+            Ok(pass?.0)
+        })
     }
 
     /// Frames of a film of `n` images: fewer where they would not fit in memory.

@@ -11,9 +11,11 @@ pub mod posterior;
 pub mod prediction;
 pub mod schedule;
 pub mod scheduler_config;
+pub mod time_steps;
 
 pub use error::DiffusionError;
 pub use objective::Objective;
 pub use posterior::{Posterior, Variance};
 pub use prediction::Prediction;
 pub use schedule::{BetaSchedule, Respaced, Schedule, ScheduleSettings};
+pub use time_steps::TimeSteps;

@@ -58,11 +58,36 @@ impl Guidance {
     }
 }
 
+/// What a network says of x_t at a time step: of images with their classes, guided where guidance acts, which takes one
+/// pass over the images with and without their classes (`guided` holds the label of no class, too).
+///
+/// # Errors
+/// Those of the network, and when the device has no memory left.
+pub fn guided_output<B: Backend, E: From<KernelError>>(
+    guided: Option<&(Guidance, usize)>,
+    backend: &B,
+    x: &Tensor<B>,
+    time_step: f64,
+    classes: Option<&[usize]>,
+    network: impl Fn(&Tensor<B>, &[f32], Option<&[usize]>) -> Result<Tensor<B>, E>,
+) -> Result<Tensor<B>, E> {
+    let times = |images| vec![time_step as f32; images];
+    let images = x.shape().nhwc()[0];
+    match (guided, classes) {
+        (Some((guidance, null)), Some(classes)) if guidance.acts_at(time_step) => {
+            let both = [classes, &vec![*null; classes.len()]].concat();
+            let output = network(&doubled(backend, x)?, &times(2 * images), Some(&both))?;
+            Ok(guidance.combine(backend, &output)?)
+        }
+        _ => network(x, &times(images), classes),
+    }
+}
+
 /// The images twice, `[N, H, W, C]` → `[2N, H, W, C]`: one pass serves the outputs with and without classes.
 ///
 /// # Errors
 /// When the device has no memory left.
-pub fn doubled<B: Backend>(backend: &B, x: &Tensor<B>) -> Result<Tensor<B>, KernelError> {
+fn doubled<B: Backend>(backend: &B, x: &Tensor<B>) -> Result<Tensor<B>, KernelError> {
     let [images, height, width, channels] = x.shape().nhwc();
     let len = x.shape().len();
     let mut both = backend.alloc(2 * len)?;

@@ -56,7 +56,7 @@ pub mod unipc;
 
 pub use bound::{Bound, Threshold};
 pub use grid::{FinalSigma, Levels};
-pub use guidance::{Guidance, doubled};
+pub use guidance::{Guidance, guided_output};
 pub use inpaint::Inpainting;
 pub use options::{Previous, SamplerOptions, SolverType};
 pub use run::{Images, Moment, Run, latents};

@@ -4,7 +4,7 @@ use ddpm_nn::config::{DownBlock, SampleSize, TimeScaleShift, UpBlock};
 
 use super::key::{Allowed, NameOf, Range, name_of, section};
 use crate::{
-    diffusion::{BetaSchedule, Prediction, Variance},
+    diffusion::{BetaSchedule, Prediction, TimeSteps, Variance},
     named::{UnknownName, named_enum},
     optimiser::{Decay, OptimiserKind},
     samplers,
@@ -139,6 +139,8 @@ section! {
         clip: bool = true, Allowed::Switch;
         /// Where the predicted picture is clipped.
         clip_range: f64 = 1.0, Allowed::Number(Range::above(0.0, 1e6));
+        /// How the time steps of a batch are drawn: each by itself, or one from each equal part of 0..T, which makes gradients steadier.
+        time_steps: TimeSteps = TimeSteps::Uniform, Allowed::Name(name_of::<TimeSteps>);
         /// The loss: squared, absolute or Huber's difference.
         loss: Loss = Loss::L2, Allowed::Name(name_of::<Loss>);
         /// Where Huber's loss turns from squared to absolute.
@@ -233,6 +235,8 @@ section! {
         steps: usize = 50, Allowed::Whole(1, 1_000_000);
         /// eta where the sampler is ddim: 0 adds no noise; 1 adds a posterior step's, which corrects what a briefly trained network got wrong.
         eta: f64 = 0.0, Allowed::Number(Range::closed(0.0, 1.0));
+        /// Strength of guidance towards the classes (Ho and Salimans 2022), where data.class_dropout allows it: 1 follows them, more exaggerates.
+        guidance: f64 = 1.0, Allowed::Number(Range::closed(0.0, 100.0));
         /// Held-out pictures whose loss is measured, at most; 0 for none.
         heldout: usize = 512, Allowed::Whole(0, MANY);
     }

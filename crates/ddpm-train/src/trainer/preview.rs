@@ -11,7 +11,7 @@ use super::{Preview, Trainer};
 use crate::checkpoint::Weights;
 use crate::diffusion::DiffusionError;
 use crate::error::Error;
-use crate::samplers::{self, Images, Plan, SamplerOptions};
+use crate::samplers::{self, Guidance, Images, Plan, SamplerOptions, guided_output};
 
 /// Why sampling ended early.
 enum Ended {
@@ -69,6 +69,8 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let count = self.settings.preview.count;
         let at_once = self.settings.images_at_once().clamp(1, count.max(1));
         let classes = self.data().classes().map(<[String]>::len);
+        let null = classes.and_then(|classes| self.settings.null_class(classes));
+        let guided = null.map(|null| (Guidance::of(self.settings.preview.guidance), null));
         let mut all = Array4::zeros((count, height, width, channels));
         for first in (0..count).step_by(at_once) {
             let n = at_once.min(count - first);
@@ -81,12 +83,11 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
                 images,
                 false,
                 |x, t| {
-                    let times = vec![t as f32; n];
-                    let classes = wanted.as_deref();
-                    let parameters = self.parameters(which);
-                    let (output, _) =
-                        self.unet.forward(&self.backend, parameters, x.view(), &times, classes, Mode::Infer)?;
-                    Ok::<_, Ended>(output)
+                    guided_output(guided.as_ref(), &self.backend, x, t, wanted.as_deref(), |x, times, classes| {
+                        let parameters = self.parameters(which);
+                        let pass = self.unet.forward(&self.backend, parameters, x.view(), times, classes, Mode::Infer);
+                        Ok::<_, Ended>(pass?.0)
+                    })
                 },
                 |_| if stop.load(Ordering::Relaxed) { Err(Ended::Stopped) } else { Ok(()) },
             )?;

@@ -30,7 +30,9 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let started = Instant::now();
         let batch = self.settings.train.batch;
         self.batches.batch(self.step, &mut self.host.images, &mut self.host.labels)?;
-        self.draw_time_steps();
+        let address = Address::new(self.settings.train.seed, Purpose::TimeStep).at_step(self.step);
+        let total = self.schedule.time_steps();
+        self.settings.diffusion.time_steps.draw(address, total, batch, &mut self.host.time_steps);
         self.drop_classes();
 
         let at_once = self.settings.images_at_once().min(batch);
@@ -71,20 +73,6 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
             images_per_s: batch as f64 / started.elapsed().as_secs_f64().max(1e-9),
             heldout: None,
         })
-    }
-
-    /// t of every image of the batch, uniform in 0..T: image i's is at sample i of the step.
-    fn draw_time_steps(&mut self) {
-        let address = Address::new(self.settings.train.seed, Purpose::TimeStep).at_step(self.step);
-        let total = self.schedule.time_steps() as u64;
-        let uniform = |i: usize| {
-            let [low, high, ..] = address.at_sample(i as u64).block(0);
-            // The upper 64 bits of a 64-bit fraction times T.
-            let fraction = (u128::from(high) << 32) | u128::from(low);
-            ((fraction * u128::from(total)) >> 64) as usize
-        };
-        self.host.time_steps.clear();
-        self.host.time_steps.extend((0..self.settings.train.batch).map(uniform));
     }
 
     /// Replaces labels by that of no class, with the probability of the settings: image i's draw is at sample i of the step.
