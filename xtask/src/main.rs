@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a program for people
 
 mod barriers;
+mod digits;
 mod kernels;
 mod repository;
 mod tidy;
@@ -26,6 +27,8 @@ struct Arguments {
 enum Chore {
     /// Compile kernels/*.cu to the PTX that is committed beside them
     BuildKernels(kernels::Arguments),
+    /// Train the classifier of digits that the program embeds, and say how many it knows
+    DigitsClassifier(digits::Arguments),
     /// Run the tests that span crates with their torture sets whole, in release mode
     Torture(torture::Arguments),
     /// Check what no compiler checks: sizes of files, forbidden words, licences, the kernels' manifest
@@ -35,6 +38,7 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::BuildKernels(arguments) => kernels::run(&arguments),
+        Chore::DigitsClassifier(arguments) => digits::run(&arguments),
         Chore::Torture(arguments) => torture::run(&arguments),
         Chore::Tidy => tidy::run(),
     };

@@ -97,7 +97,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
 
 #[test]
 fn what_has_no_engine_says_so() {
-    for args in [&["plot", "runs/a"][..], &["reproduce", "x"], &["eval", "fid", "m"]] {
+    for args in [&["plot", "runs/a"][..], &["reproduce", "x"]] {
         ddpm()
             .args(args)
             .assert()

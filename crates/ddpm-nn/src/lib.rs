@@ -10,6 +10,7 @@
 //! | the numbers: parameters, gradients, moments, averages | [`Parameters`] |
 //! | how they start | [`init`] |
 //! | what a forward pass is for | [`Mode`] |
+//! | a small classifier, whose features tell images apart | [`classifier`] |
 //! | layers and blocks, for networks of one's own | [`layers`], [`blocks`] |
 //! | diffusers' `config.json` and safetensors | [`diffusers`] |
 //!
@@ -43,6 +44,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blocks;
+pub mod classifier;
 pub mod config;
 pub mod diffusers;
 mod error;

@@ -10,6 +10,7 @@ use ddpm_tensor::TensorError;
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
 use crate::diffusion::DiffusionError;
+use crate::eval::EvalError;
 use crate::run::RunError;
 use crate::settings::SettingsError;
 
@@ -26,6 +27,9 @@ pub enum Error {
     /// A run's directory is not as it must be.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// A score cannot be computed.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
     /// Schedules, predictions or samplers were asked for something that does not exist.
     #[error(transparent)]
     Diffusion(#[from] DiffusionError),

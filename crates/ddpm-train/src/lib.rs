@@ -6,6 +6,7 @@ pub mod data;
 pub mod diffusion;
 pub mod ema;
 pub mod error;
+pub mod eval;
 pub mod memory;
 pub mod model;
 pub mod named;

@@ -1,5 +1,6 @@
 //! What was typed. Nothing is opened, built or probed here.
 
+mod eval;
 mod how;
 mod machine;
 mod models;
@@ -9,9 +10,10 @@ mod train;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::{
+    eval::{EvalArgs, Measure, Split},
     how::{How, WeightsName},
     machine::{DeviceName, Machine, PrecisionName},
-    models::{BenchArgs, EvalArgs, ExportArgs, FilmName, InfoArgs, PredictArgs, SampleArgs},
+    models::{BenchArgs, ExportArgs, FilmName, InfoArgs, PredictArgs, SampleArgs},
     pictures::{Img2imgArgs, InpaintArgs, InterpolateArgs, InvertArgs, NearestArgs, NoiseArgs, Space},
     train::TrainArgs,
 };
@@ -53,8 +55,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Measure this machine: training and forward speed, memory, time by operation
     Bench(BenchArgs),
-    /// Measure a model: likelihood and distances to data (not built yet)
-    Eval(EvalArgs),
+    /// Measure a model: likelihood, and distances between its pictures and data
+    Eval(Box<EvalArgs>),
     /// Print every setting with its meaning, as a file for `train --config`
     Config(ConfigArgs),
     /// Print a script that completes ddpm's commands in a shell

@@ -144,23 +144,3 @@ pub(crate) struct BenchArgs {
     #[command(flatten)]
     pub(crate) talk: Talk,
 }
-
-/// Arguments of `eval`.
-#[derive(Debug, Args)]
-pub(crate) struct EvalArgs {
-    /// nll, fid, kid, is, pr or sfid
-    #[arg(value_parser = ["nll", "fid", "kid", "is", "pr", "sfid"])]
-    pub(crate) measure: String,
-    /// A run's folder, one of its checkpoints, or a diffusers folder
-    pub(crate) model: PathBuf,
-    /// What the model is held against; by default the run's held-out part
-    #[arg(long, value_name = "PATH")]
-    pub(crate) data: Option<PathBuf>,
-    /// Number of pictures
-    #[arg(short = 'n', long = "count", value_name = "N")]
-    pub(crate) n: Option<u64>,
-    #[command(flatten)]
-    pub(crate) machine: Machine,
-    #[command(flatten)]
-    pub(crate) talk: Talk,
-}

@@ -29,6 +29,8 @@ pub(super) struct Drawing<'a, B: Backend<Elem = f32>> {
     pub(super) image: [usize; 3],
     /// Where the noise comes from.
     pub(super) seed: u64,
+    /// Index of the first image among those of the seed.
+    pub(super) first: u64,
     /// Images that are drawn at once.
     pub(super) batch: usize,
     /// What the first step takes.
@@ -112,7 +114,7 @@ impl<B: Backend<Elem = f32>> Drawing<'_, B> {
         for (index, first) in (0..n).step_by(self.batch).enumerate() {
             let count = self.batch.min(n - first);
             let shape = Shape::from([count, height, width, channels]);
-            let images = samplers::Images { seed: self.seed, first: first as u64 };
+            let images = samplers::Images { seed: self.seed, first: self.first + first as u64 };
             let given =
                 |values: &[f32]| Tensor::from_slice(self.backend, shape, &values[first * size..(first + count) * size]);
             let x_t = match self.begin {

@@ -7,6 +7,7 @@ mod completions;
 mod config;
 mod doctor;
 mod drawing;
+mod eval;
 mod export;
 mod img2img;
 mod info;
@@ -14,6 +15,7 @@ mod inpaint;
 mod interpolate;
 mod invert;
 mod machine;
+mod model_data;
 mod nearest;
 mod noise;
 mod predict;
@@ -38,9 +40,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Config(args) => config::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Doctor(args) => doctor::run(&args),
-        Command::Eval(args) => {
-            Err(Failure::not_built(format!("ddpm eval {}", args.measure)).next("ddpm --help lists what is").into())
-        }
+        Command::Eval(args) => eval::run(&args),
         Command::Noise(args) => noise::run(&args),
         Command::Interpolate(args) => interpolate::run(&args),
         Command::Img2img(args) => img2img::run(&args),

@@ -1,19 +1,14 @@
 //! `ddpm nearest`: has a model learned a distribution, or its examples?
 
-use std::path::Path;
-
 use anyhow::Result;
-use ddpm_train::{
-    data::{self, DataOptions, Neighbours},
-    run::Model,
-    settings::{DataSettings, Settings},
-};
+use ddpm_train::data::{self, Neighbours};
 use serde_json::json;
 
 use super::{
     classes::WithoutClass,
     drawing::{Begin, Film},
     machine::{Machinery, on_device},
+    model_data,
     sample::{Form, make_place},
     studio::{Asked, Ready, Studio},
 };
@@ -41,21 +36,11 @@ pub(super) fn run(args: &NearestArgs) -> Result<()> {
 /// All that follows once the device is known.
 fn compare<B: Machinery>(args: &NearestArgs, output: Output, studio: &Studio<B>) -> Result<()> {
     let image = studio.image()?;
-    let settings = data_settings(args, studio, image)?;
-    let options = DataOptions::from_settings(&settings).at("data")?;
-    let data = data::open(Path::new(&settings.path), &options).at(&settings.path)?;
+    let data = model_data::open(&args.model, &studio.model, image, args.data.as_deref())?;
     if let Some(out) = &args.out {
         make_place(out, &Form::Png)?;
     }
     let [height, width, channels] = image;
-    if (data.size(), data.channels()) != ((height, width), channels) {
-        let (h, w) = data.size();
-        let what = format!(
-            "the data are {h}x{w} with {} channels, the model's pictures {height}x{width} with {channels}",
-            data.channels()
-        );
-        return Err(Failure::new(what).place(&settings.path).next("--data names what it was trained on").into());
-    }
     let (n, k) = (args.n as usize, (args.neighbours as usize).min(data.train_indices().len()));
     let labels = studio.classes(&args.how, WithoutClass::Turns)?.labels(n);
     let plan = studio.plan()?;
@@ -101,30 +86,4 @@ fn compare<B: Machinery>(args: &NearestArgs, output: Output, studio: &Studio<B>)
         .collect();
     output.json(&json!({ "n": n, "copies": copies, "out": args.out, "samples": rows }))?;
     Ok(())
-}
-
-/// What the model was trained on: the run's data, or those that are named, in the model's form.
-fn data_settings<B: Machinery>(args: &NearestArgs, studio: &Studio<B>, image: [usize; 3]) -> Result<DataSettings> {
-    let [height, width, channels] = image;
-    let model = Model::find(&args.model).at(args.model.display())?;
-    let trained = match &model {
-        Model::Checkpoint { run: Some(run), .. } => {
-            let place = run.config();
-            Some(Settings::from_toml(&run.read_config()?, &place.display().to_string())?.data)
-        }
-        _ => studio.model.settings.as_ref().map(|settings| settings.data.clone()),
-    };
-    let size = ddpm_nn::config::SampleSize::new(height, width);
-    let mut settings = trained.unwrap_or(DataSettings { holdout: 0.0, ..DataSettings::default() });
-    (settings.size, settings.channels) = (size, channels);
-    if let Some(path) = &args.data {
-        settings.path = path.display().to_string();
-    }
-    if settings.path.is_empty() {
-        return Err(Failure::usage("the model does not say what it was trained on")
-            .place(args.model.display())
-            .next("--data PATH")
-            .into());
-    }
-    Ok(settings)
 }

@@ -8,7 +8,7 @@ use ddpm_nn::Parameters;
 use ddpm_tensor::{Precision, Tensor, random::Purpose};
 use ddpm_train::{
     checkpoint::Weights,
-    data::{self, Size},
+    data::{self, DataSet, Size},
     diffusion::{Schedule, forward::Noising},
     model::Trained,
     samplers::{self, Guidance, Levels, Plan, Sampler, SamplerOptions, Spacing, Threshold},
@@ -168,6 +168,11 @@ impl Ready {
         Ok(picture.values)
     }
 
+    /// Where randomness comes from.
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// Pictures that are in memory at once.
     pub(super) fn batch(&self, image: [usize; 3]) -> usize {
         self.batch.unwrap_or_else(|| batch_for(image))
@@ -197,6 +202,27 @@ impl Ready {
 }
 
 impl<B: Machinery> Studio<B> {
+    /// The model's parameters on the device.
+    pub(super) fn parameters(&self) -> &Parameters<B> {
+        &self.parameters
+    }
+
+    /// The class of each of `n` pictures of the data from `first` on, or that of none where the data says nothing of classes;
+    /// nothing for a model without.
+    pub(super) fn labels_of(&self, data: &DataSet, first: usize, n: usize) -> Result<Option<Vec<usize>>> {
+        if !self.model.unet.config().is_class_conditional() {
+            return Ok(None);
+        }
+        match (data.labels(), self.model.null_class) {
+            (Some(labels), _) => Ok(Some(labels[first..first + n].iter().map(|&label| label as usize).collect())),
+            (None, Some(null)) => Ok(Some(vec![null; n])),
+            (None, None) => Err(Failure::usage("this model needs the classes of the pictures, and the data has none")
+                .place(data.path().display())
+                .next("--data with labels: a folder with one sub-folder a class, or an .npz with labels")
+                .into()),
+        }
+    }
+
     /// x_t of images `[N, H, W, C]` at a plan's first step; with one noise for all if it is shared.
     pub(super) fn noised(&self, plan: &Plan, images: &[f32], image: [usize; 3], shared: bool) -> Result<Vec<f32>> {
         let [height, width, channels] = image;
@@ -245,6 +271,7 @@ impl<B: Machinery> Studio<B> {
             plan,
             image,
             seed: self.seed,
+            first: 0,
             batch: self.batch(image),
             begin: Begin::Seed,
             classes: None,

@@ -1,3 +1,4 @@
+use ddpm_nn::classifier::{Classifier, ClassifierConfig};
 use ddpm_nn::{Classes, Mode, Parameters, UNet, UNetConfig};
 use ddpm_tensor::Tensor;
 
@@ -76,4 +77,20 @@ fn classes_as_vectors_without_levels() {
         "layers_per_block": 1, "down_block_types": ["AttnDownBlock2D"], "up_block_types": ["UpBlock2D"],
         "attention_head_dim": null, "class_embed_type": "identity", "attn_norm_num_groups": 1}"#;
     network("one level, classes as vectors", config, [2, 3, 5], None, Mode::Differentiate, true);
+}
+
+#[test]
+fn classifier() {
+    let cpu = cpu();
+    let stages = vec![(4, false), (6, true), (4, false)];
+    let network = Classifier::new(&ClassifierConfig { in_channels: 2, stages, groups: 2, classes: 3 }).unwrap();
+    let run = |p: &Parameters<C>, x: &[Tensor<C>], mode| network.forward(&cpu, p, x[0].view(), mode).unwrap();
+    let forward = |p: &Parameters<C>, x: &[Tensor<C>]| vec![run(p, x, Mode::Infer).0.logits];
+    let backward = |p: &Parameters<C>, x: &[Tensor<C>], dy: Vec<Tensor<C>>, g: Option<&mut Parameters<C>>| {
+        let cache = run(p, x, Mode::Differentiate).1.unwrap();
+        vec![network.backward(&cpu, p, cache, dy[0].view(), g, true).unwrap()]
+    };
+    let parameters = parameters(&cpu, network.layout());
+    let inputs = vec![random(&cpu, [2, 6, 5, 2], 1)];
+    Case { name: "classifier", cpu: &cpu, parameters, inputs, forward: &forward, backward: &backward }.check();
 }

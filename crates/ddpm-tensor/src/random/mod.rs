@@ -49,6 +49,10 @@ pub enum Purpose {
     Heldout = 9,
     /// Which images lose their class (classifier-free guidance).
     ClassDrop = 10,
+    /// x_t of likelihoods, their dequantisation and their probes.
+    Likelihood = 20,
+    /// Subsets and splits of scores.
+    Score = 21,
     /// Tests and benchmarks.
     Test = 255,
 }

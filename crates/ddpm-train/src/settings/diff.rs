@@ -53,6 +53,6 @@ impl Settings {
 
 /// Whether a run may go on with another value of this setting.
 fn may_change(key: &str) -> bool {
-    let sections = ["checkpoint.", "log.", "preview."];
+    let sections = ["checkpoint.", "log.", "preview.", "eval."];
     key == "train.steps" || sections.iter().any(|section| key.starts_with(section))
 }

@@ -22,8 +22,8 @@ pub use self::{
     key::{Allowed, Key, NameOf, Origin, Range},
     layers::Layers,
     sections::{
-        CheckpointSettings, DataSettings, DiffusionSettings, EmaSettings, LogSettings, Loss, NetworkSettings,
-        OptimiserSettings, PreviewSettings, TrainSettings,
+        CheckpointSettings, DataSettings, DiffusionSettings, EmaSettings, EvalSettings, LogSettings, Loss,
+        NetworkSettings, OptimiserSettings, PreviewSettings, TrainSettings,
     },
 };
 
@@ -49,6 +49,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// Pictures and the held-out loss while training.
     pub preview: PreviewSettings,
+    /// Scores while training.
+    pub eval: EvalSettings,
 }
 
 /// The sections' names and meanings, in the order in which they are written.
@@ -62,6 +64,10 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("checkpoint", "When a checkpoint is written and how many stay."),
     ("log", "What is written to metrics.jsonl."),
     ("preview", "Pictures and the held-out loss while training, and the pictures at its end."),
+    (
+        "eval",
+        "Scores while training, of the averaged weights' pictures against the training data: fid and is in metrics.jsonl.",
+    ),
 ];
 
 /// Every setting, in the order of [`SECTIONS`].
@@ -76,6 +82,7 @@ pub fn keys() -> Vec<Key> {
         CheckpointSettings::keys(),
         LogSettings::keys(),
         PreviewSettings::keys(),
+        EvalSettings::keys(),
     ]
     .concat()
 }

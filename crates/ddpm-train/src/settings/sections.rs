@@ -241,3 +241,15 @@ section! {
         heldout: usize = 512, Allowed::Whole(0, MANY);
     }
 }
+
+section! {
+    /// Scores while training, of the averaged weights' pictures against the training data: fid and is in metrics.jsonl.
+    EvalSettings: "eval" {
+        /// Steps between scores; 0 for none.
+        every: u64 = 0, Allowed::Whole(0, MANY);
+        /// Pictures that are drawn for a score, by the sampler of previews.
+        count: usize = 1000, Allowed::Whole(2, 10_000_000);
+        /// Inception-v3 as a safetensors file; empty is the program's own classifier, for 28x28x1 digits.
+        features: String = String::new(), Allowed::Text;
+    }
+}

@@ -53,7 +53,7 @@ impl Settings {
 /// Whether a setting changes any bit of the weights.
 pub(super) fn determines_numbers(key: &str) -> bool {
     let silent = ["train.name", "train.micro_batch", "data.path", "data.cache_mb", "data.on_error"];
-    let silent_sections = ["checkpoint.", "log.", "preview."];
+    let silent_sections = ["checkpoint.", "log.", "preview.", "eval."];
     !silent.contains(&key) && !silent_sections.iter().any(|section| key.starts_with(section))
 }
 

@@ -6,6 +6,7 @@
 //! | `step` | one step: noise, loss, backward, clip, update |
 //! | `heldout` | the loss on held-out images, always with the same t and ε |
 //! | `preview` | images of the weights as they are |
+//! | `scores` | how good its images are, by another network's features |
 //! | `state` | to a checkpoint and back |
 //! | `session` | a run in its directory: when to save, log, look, stop |
 //! | `observer` | what a program may hear of all this |
@@ -17,6 +18,7 @@
 mod heldout;
 mod observer;
 mod preview;
+mod scores;
 mod session;
 mod state;
 mod step;
@@ -37,7 +39,7 @@ use crate::diffusion::{Prediction, Schedule};
 use crate::error::Error;
 use crate::settings::Settings;
 
-pub use observer::{Heldout, Observer, Preview, Quiet, StepReport};
+pub use observer::{Heldout, Observer, Preview, Quiet, Scores, StepReport};
 pub use session::{Outcome, Session};
 
 /// Batches that are read ahead of the one in use.

@@ -24,6 +24,18 @@ pub struct StepReport {
     /// Loss on the held-out images, at steps with a preview.
     #[serde(flatten)]
     pub heldout: Option<Heldout>,
+    /// Scores of the averaged weights, at steps where they are due.
+    #[serde(flatten)]
+    pub scores: Option<Scores>,
+}
+
+/// How good the averaged weights' images are, see [`crate::eval`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Scores {
+    /// Fréchet distance to the training images.
+    pub fid: f64,
+    /// Inception score.
+    pub is: f64,
 }
 
 /// Mean squared error on the held-out images, always with the same t and ε: comparable between steps and runs.

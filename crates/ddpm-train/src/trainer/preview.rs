@@ -1,5 +1,6 @@
 //! Images of the weights as they are.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ddpm_kernels::{Backend, KernelError};
@@ -14,7 +15,7 @@ use crate::error::Error;
 use crate::samplers::{self, Guidance, Images, Plan, SamplerOptions, guided_output};
 
 /// Why sampling ended early.
-enum Ended {
+pub(super) enum Ended {
     Stopped,
     Failed(Error),
 }
@@ -46,7 +47,8 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
     /// # Errors
     /// Those of settings and device.
     pub fn preview(&self, stop: &AtomicBool) -> Result<Option<Preview>, Error> {
-        let [raw, ema] = match [Weights::Raw, Weights::Ema].map(|which| self.sample(which, stop)) {
+        let count = self.settings.preview.count;
+        let [raw, ema] = match [Weights::Raw, Weights::Ema].map(|which| self.sample(which, 0..count, stop)) {
             [Ok(raw), Ok(ema)] => [raw, ema],
             [Err(Ended::Failed(error)), _] | [_, Err(Ended::Failed(error))] => return Err(error),
             _ => return Ok(None),
@@ -63,10 +65,11 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         (sampler.plan)(&self.schedule, &SamplerOptions::from(&self.settings))
     }
 
-    fn sample(&self, which: Weights, stop: &AtomicBool) -> Result<Array4<f32>, Ended> {
+    /// Images of these indices by the sampler of previews.
+    pub(super) fn sample(&self, which: Weights, of: Range<usize>, stop: &AtomicBool) -> Result<Array4<f32>, Ended> {
         let plan = self.preview_plan().map_err(|error| Ended::Failed(error.into()))?;
         let [height, width, channels] = self.image();
-        let count = self.settings.preview.count;
+        let count = of.len();
         let at_once = self.settings.images_at_once().clamp(1, count.max(1));
         let classes = self.data().classes().map(<[String]>::len);
         let null = classes.and_then(|classes| self.settings.null_class(classes));
@@ -74,9 +77,10 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let mut all = Array4::zeros((count, height, width, channels));
         for first in (0..count).step_by(at_once) {
             let n = at_once.min(count - first);
-            let images = Images { seed: self.settings.train.seed, first: first as u64 };
+            let images = Images { seed: self.settings.train.seed, first: (of.start + first) as u64 };
             let x = samplers::latents(&self.backend, Shape::from([n, height, width, channels]), images)?;
-            let wanted: Option<Vec<usize>> = classes.map(|classes| (first..first + n).map(|i| i % classes).collect());
+            let wanted: Option<Vec<usize>> =
+                classes.map(|classes| (first..first + n).map(|i| (of.start + i) % classes).collect());
             let x = plan.run(
                 &self.backend,
                 x,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use ddpm_kernels::Backend;
 
+use super::scores::Scorer;
 use super::{Observer, StepReport, Trainer};
 use crate::checkpoint::{self, CheckpointError};
 use crate::error::Error;
@@ -36,6 +37,8 @@ pub struct Session<B: Backend<Elem = f32>> {
     saved: Option<u64>,
     /// Time spent in steps since this began.
     trained: Duration,
+    /// What scores are made with, once the first was due.
+    scorer: Option<Scorer<B>>,
     _lock: RunLock,
 }
 
@@ -70,7 +73,7 @@ impl<B: Backend<Elem = f32>> Session<B> {
         }
         let metrics = Metrics::open(&run.metrics(), trainer.steps_done())?;
         let saved = found.checkpoint.map(|checkpoint| checkpoint.state().step);
-        Ok(Self { trainer, run, metrics, saved, trained: Duration::ZERO, _lock: lock })
+        Ok(Self { trainer, run, metrics, saved, trained: Duration::ZERO, scorer: None, _lock: lock })
     }
 
     /// The trainer.
@@ -115,7 +118,19 @@ impl<B: Backend<Elem = f32>> Session<B> {
             if last || due(report.step, self.trainer.settings().preview.every) {
                 self.look(&mut report, last, stop, observer)?;
             }
-            if last || report.heldout.is_some() || due(report.step, self.trainer.settings().log.every) {
+            if due(report.step, self.trainer.settings().eval.every) {
+                let scorer = match self.scorer.take() {
+                    Some(scorer) => scorer,
+                    None => self.trainer.scorer()?,
+                };
+                report.scores = self.trainer.scores(&scorer, stop)?;
+                self.scorer = Some(scorer);
+            }
+            if last
+                || report.heldout.is_some()
+                || report.scores.is_some()
+                || due(report.step, self.trainer.settings().log.every)
+            {
                 self.metrics.append(&report)?;
             }
             observer.step(&report);

@@ -72,6 +72,7 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
             grad_norm,
             images_per_s: batch as f64 / started.elapsed().as_secs_f64().max(1e-9),
             heldout: None,
+            scores: None,
         })
     }
 

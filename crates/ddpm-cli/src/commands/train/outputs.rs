@@ -138,6 +138,7 @@ pub(super) fn pictures<B: Backend<Elem = f32>>(
         plan: &plan,
         image,
         seed: settings.train.seed,
+        first: 0,
         batch,
         begin: Begin::Seed,
         classes: classes.as_deref(),
