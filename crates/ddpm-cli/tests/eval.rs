@@ -13,7 +13,7 @@ use self::common::{TINY, fails, npy, works};
 
 const DIFFUSERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/pipeline");
 
-/// A folder with pictures `x.npy`, and a run on them, which no test changes.
+/// A folder with pictures `x.npy`, a run on them, and a run on digits; no test changes them.
 fn shared() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -22,6 +22,9 @@ fn shared() -> &'static Path {
         npy(&folder.join("x.npy"), &[20, 8, 8, 1], &values);
         let few = ["--set", "diffusion.timesteps=20", "--set", "preview.steps=5"];
         works(&folder, &[&["train", "--data", "x.npy", "--out", "run"], TINY, &few].concat());
+        let digits =
+            ["--set", "data.size=28", "--set", "data.holdout=0.99", "--set", "eval.every=2", "--set", "eval.count=12"];
+        works(&folder, &[&["train", "--out", "digits"], TINY, &few, &digits].concat());
         folder
     })
 }
@@ -64,6 +67,31 @@ fn tiny_rgb() -> String {
 }
 
 #[test]
+fn scores_have_their_keys_and_statistics_can_be_kept() {
+    let fid =
+        measured(&["fid", "digits", "-n", "12", "--steps", "2", "--split", "train", "--write-reference", "held.npz"]);
+    assert!(number(&fid, "fid") > 0.0, "{fid}");
+    assert_eq!((number(&fid, "n"), number(&fid, "n_data")), (12.0, 100.0));
+    assert_eq!((fid["features"].as_str(), fid["resize"].as_str()), (Some("ddpm-digits-classifier"), Some("none")));
+    let again = measured(&["fid", "digits", "-n", "12", "--steps", "2", "--batch", "5", "--reference", "held.npz"]);
+    assert_eq!(again["fid"], fid["fid"], "neither the batch nor the file changes a bit");
+    for (measure, keys) in [
+        ("kid", &["kid", "kid_std"][..]),
+        ("is", &["is", "is_std"]),
+        ("pr", &["precision", "recall", "density", "coverage"]),
+        ("sfid", &["sfid"]),
+    ] {
+        let found = measured(&[measure, "digits", "-n", "12", "--steps", "2", "--split", "train"]);
+        for key in keys {
+            number(&found, key);
+        }
+    }
+    let metrics = fs::read_to_string(shared().join("digits/metrics.jsonl")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    assert!(number(&last, "fid") > 0.0 && number(&last, "is") >= 1.0, "scores while training: {last}");
+}
+
+#[test]
 fn what_cannot_be_measured_says_so() {
     let folder = shared();
     let eval = |args: &[&'static str], code, parts: &[&str]| {
@@ -75,8 +103,10 @@ fn what_cannot_be_measured_says_so() {
     eval(&["nll", DIFFUSERS, "--data", "x.npy", "--split", "heldout"], 2, &["held out"]);
     eval(&["nll", "run", "--curve", "curve.jpg"], 2, &["curve.jpg", ".csv"]);
     eval(&["nll", "run", "--features", "x.safetensors"], 2, &["--features"]);
+    eval(&["fid", "run"], 2, &["8x8x1", "--features"]);
     eval(&["fid", "run", "--features", "nowhere.safetensors"], 1, &["nowhere.safetensors"]);
     eval(&["fid", "run", "--features", "x.npy"], 1, &["safetensors", "x.npy"]);
-    eval(&["kid", "run", "--reference", "held.npz"], 2, &["--reference"]);
-    eval(&["fid", "run", "--ode"], 2, &["--ode"]);
+    eval(&["fid", "digits", "--reference", "x.npy"], 1, &["x.npy"]);
+    eval(&["kid", "digits", "--reference", "held.npz"], 2, &["--reference"]);
+    eval(&["fid", "digits", "--ode"], 2, &["--ode"]);
 }

@@ -25,7 +25,7 @@ pub struct ClassifierConfig {
 }
 
 impl ClassifierConfig {
-    /// For 28x28x1 digits: 64 features, 166,986 parameters.
+    /// For 28x28x1 digits: 64 features, 167,786 parameters.
     pub fn digits() -> Self {
         let stages = vec![(32, false), (64, true), (64, false), (96, true), (64, false)];
         Self { in_channels: 1, stages, groups: 8, classes: 10 }
