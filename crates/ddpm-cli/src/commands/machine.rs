@@ -1,5 +1,7 @@
 //! From `--device`, `--threads`, `--precision` and `--isa` to a device that computes.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use ddpm_kernels::Backend;
 use ddpm_tensor::{Cpu, CpuOptions, Cuda, Isa, Precision, TensorError, cuda};
@@ -60,6 +62,8 @@ pub(super) trait Machinery: Backend<Elem = f32> {
     fn memory(&self) -> (usize, Option<usize>);
     /// Threads, where it has any.
     fn threads(&self) -> Option<usize>;
+    /// Time spent in each kind of operation so far, where it is told.
+    fn times(&self) -> Vec<(&'static str, u64, Duration)>;
 }
 
 impl Machinery for Cpu<f32> {
@@ -81,6 +85,10 @@ impl Machinery for Cpu<f32> {
 
     fn threads(&self) -> Option<usize> {
         Some(Cpu::threads(self))
+    }
+
+    fn times(&self) -> Vec<(&'static str, u64, Duration)> {
+        Cpu::times(self)
     }
 }
 
@@ -106,6 +114,10 @@ impl Machinery for Cuda {
 
     fn threads(&self) -> Option<usize> {
         None
+    }
+
+    fn times(&self) -> Vec<(&'static str, u64, Duration)> {
+        Vec::new()
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod disjoint;
 pub mod isa;
 mod memory;
+mod stopwatch;
 mod threads;
 
 use std::fmt;
@@ -27,6 +28,7 @@ struct Shared {
     isa: Isa,
     precision: Precision,
     memory: Arc<Memory>,
+    stopwatch: stopwatch::Stopwatch,
 }
 
 /// What to use of the CPU.
@@ -52,6 +54,7 @@ impl<T: Element> Cpu<T> {
                 isa: options.isa.unwrap_or_else(Isa::detect),
                 precision: options.precision,
                 memory: Arc::default(),
+                stopwatch: stopwatch::Stopwatch::default(),
             }),
             element: PhantomData,
         })
@@ -77,6 +80,16 @@ impl<T: Element> Cpu<T> {
     /// `nanoseconds` is a rough guess for all of them: what is too short to share runs on this thread.
     pub fn parallel(&self, count: usize, nanoseconds: usize, job: impl Fn(usize) + Send + Sync) {
         self.shared.threads.run(count, nanoseconds, job);
+    }
+
+    /// Runs an operation and remembers how long it took.
+    pub fn timed<R>(&self, operation: &'static str, run: impl FnOnce() -> R) -> R {
+        self.shared.stopwatch.time(operation, run)
+    }
+
+    /// How often each kind of operation was [`timed`](Self::timed) so far, and how long all of them took.
+    pub fn times(&self) -> Vec<(&'static str, u64, std::time::Duration)> {
+        self.shared.stopwatch.times()
     }
 
     /// A pooled buffer with unspecified values; the CPU's allocation cannot fail short of aborting.
