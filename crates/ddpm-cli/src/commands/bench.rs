@@ -9,7 +9,11 @@ use ddpm_tensor::{
     Precision, Tensor,
     random::{Address, Purpose},
 };
-use ddpm_train::{diffusion::forward::noising_table, presets, settings::Settings};
+use ddpm_train::{
+    diffusion::forward::noising_table,
+    presets,
+    settings::{Layers, Settings},
+};
 use serde_json::{Map, json};
 
 use super::machine::{self, Machinery, on_device};
@@ -21,9 +25,12 @@ const PHASES: [&str; 5] = ["noise", "forward", "loss", "backward", "optimiser"];
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let output = Output::new(args.talk);
     let preset = presets::find(&args.preset).at("--preset")?;
+    let mut layers = Layers::new();
+    args.set.iter().try_for_each(|text| layers.set(text)).at("--set")?;
+    let settings = layers.over(&preset.settings()).at("--set")?;
     machine::check(&args.machine)?;
     let (device, _) = machine::open(&args.machine, Precision::F32)?;
-    on_device!(device, device => measure(args, output, preset.settings(), device))
+    on_device!(device, device => measure(args, output, settings, device))
 }
 
 /// Measures on one device.

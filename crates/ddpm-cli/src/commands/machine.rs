@@ -27,7 +27,7 @@ pub(super) fn check(machine: &Machine) -> Result<()> {
     }
     let isa = isa(machine)?.unwrap_or_else(Isa::detect);
     if machine.precision == Some(PrecisionName::Bf16) && !isa.multiplies_bf16() {
-        let what = format!("the instruction set {isa} has no products of bf16: AMX has them");
+        let what = format!("the instruction set {isa} has no products of bf16: AMX and AVX512-BF16 have them");
         return Err(Failure::usage(what).place("--precision bf16").next("--precision f32 works everywhere").into());
     }
     Ok(())

@@ -13,7 +13,7 @@ pub(in crate::conv) enum Engine {
     Direct,
     /// Winograd's F(4x4, 3x3): a quarter of the products.
     Winograd,
-    /// Tiles of bf16.
+    /// Tiles of bf16: on AMX, or by dot products of pairs.
     Tiles(bf16::Engine),
 }
 

@@ -2,10 +2,9 @@
 //! operand is spread over a vector.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps,
+    __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps,
     _mm512_storeu_ps,
 };
-use std::mem::transmute;
 
 use super::{Block, DEPTH, ROW_BYTES, SIDE, Step};
 
@@ -26,6 +25,14 @@ pub(super) unsafe fn rounded(steps: &[Step], t: Block, add: bool) {
             if t.columns == 1 { rows::<1>(steps, t, add) } else { rows::<2>(steps, t, add) }
         }
     }
+}
+
+/// 64 bytes as numbers of bf16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn numbers(bytes: __m512i) -> __m512bh {
+    // SAFETY: both types are 64 bytes of numbers.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(bytes) }
 }
 
 /// Eight rows: each sum is one chain over k, from zero or from what is there.
@@ -49,13 +56,12 @@ unsafe fn rows<const V: usize>(steps: &[Step], t: Block, add: bool) {
             let bases = [a, a.wrapping_add(3 * t.a_row), a.wrapping_add(6 * t.a_row)];
             let b = t.b.add(step.b);
             for pair in 0..DEPTH / 2 {
-                let mut right = [transmute::<__m512, __m512bh>(_mm512_setzero_ps()); V];
-                for (v, right) in right.iter_mut().enumerate() {
-                    *right = transmute(_mm512_loadu_si512(b.add(v * t.b_tile + pair * ROW_BYTES).cast()));
-                }
+                let right: [__m512bh; V] = std::array::from_fn(|v| {
+                    numbers(_mm512_loadu_si512(b.wrapping_add(v * t.b_tile + pair * ROW_BYTES).cast()))
+                });
                 for (m, sums) in sums.iter_mut().enumerate() {
                     let left = bases[m / 3].add(m % 3 * t.a_row + pair * 4).cast::<i32>().read_unaligned();
-                    let left: __m512bh = transmute(_mm512_set1_epi32(left));
+                    let left = numbers(_mm512_set1_epi32(left));
                     for (sum, &right) in sums.iter_mut().zip(&right) {
                         *sum = _mm512_dpbf16_ps(*sum, left, right);
                     }
