@@ -119,6 +119,9 @@ pub(crate) struct InfoArgs {
     /// A preset instead
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,
+    /// Find out what memory a training step takes on this CPU with so many pictures at once, instead of an estimate
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) batch: Option<u64>,
     #[command(flatten)]
     pub(crate) talk: Talk,
 }

