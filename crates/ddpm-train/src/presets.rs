@@ -7,6 +7,7 @@ use crate::{
     memory::Memory,
     optimiser::Decay,
     optimiser::OptimiserKind,
+    samplers::Levels,
     settings::{
         CheckpointSettings, DataSettings, DiffusionSettings, EmaSettings, NetworkSettings, OptimiserSettings,
         PreviewSettings, Settings, SettingsError, TrainSettings,
@@ -163,7 +164,7 @@ fn digits() -> Settings {
 }
 
 /// Few and varied pictures: v on the cosine schedule decides colours and shapes sooner than ε on the linear one, and some pictures are
-/// learned without their class, so that previews are drawn towards theirs.
+/// learned without their class, so that previews are drawn towards theirs, by a sampler that takes its time near the image.
 fn emoji() -> Settings {
     Settings {
         train: TrainSettings { steps: 3000, batch: 32, ..TrainSettings::default() },
@@ -185,7 +186,14 @@ fn emoji() -> Settings {
         optimiser: quick_optimiser(1.5e-3),
         ema: EmaSettings { decay: 0.995, ..EmaSettings::default() },
         checkpoint: CheckpointSettings { every: 500, ..CheckpointSettings::default() },
-        preview: PreviewSettings { every: 1500, eta: 1.0, guidance: 1.5, ..PreviewSettings::default() },
+        preview: PreviewSettings {
+            every: 1500,
+            sampler: "dpm++sde".to_owned(),
+            steps: 30,
+            levels: Levels::Karras,
+            guidance: 2.0,
+            ..PreviewSettings::default()
+        },
         ..Settings::default()
     }
 }
