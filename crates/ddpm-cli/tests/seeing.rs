@@ -85,7 +85,7 @@ fn a_runs_page_holds_everything_and_needs_nothing() {
         "the end",
         "data:image/png;base64,",
         "data:image/gif;base64,",
-        "loss (smoothed)",
+        "loss (mean)",
         "network.block_out_channels",
         "<th>its hash</th>",
         "CPU, ",

@@ -80,7 +80,7 @@ fn panel(key: &str, runs: &[(String, Curves)]) -> Panel {
             style,
         };
         // More runs than colours: the next round is dashed.
-        let line = if i / COLOURS.len() % 2 == 0 { Style::Line } else { Style::Dashes };
+        let line = if (i / COLOURS.len()).is_multiple_of(2) { Style::Line } else { Style::Dashes };
         if is_noisy(key) {
             if alone {
                 series.push(one(points, Style::Faint));

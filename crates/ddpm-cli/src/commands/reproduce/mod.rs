@@ -101,7 +101,7 @@ fn trained(args: &ReproduceArgs, output: Output, root: &Path) -> Result<RunDir> 
 }
 
 /// Which part of the training.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Part {
     resume: bool,
     steps: Option<u64>,

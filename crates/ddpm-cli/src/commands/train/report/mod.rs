@@ -80,7 +80,7 @@ fn page(run: &RunDir, settings: &Settings, facts: &Facts) -> Result<String> {
     let scores = scores(&curves);
     if !scores.is_empty() {
         page.heading("Scores");
-        page.table(&["", "last", "at step", "best"], &scores);
+        page.table(&["", "last", "at step", "range"], &scores);
     }
     changed_settings(&mut page, settings);
     page.heading("Made with");
@@ -118,8 +118,8 @@ fn panels(curves: &Curves) -> Vec<Panel> {
     };
     let loss = curves.get("loss");
     let mut losses =
-        vec![series("loss", loss, 0, Style::Faint), series("loss (smoothed)", &smoothed(loss), 0, Style::Line)];
-    for (key, name, colour) in [("heldout_loss_ema", "held out (ema)", 1), ("heldout_loss", "held out (raw)", 2)] {
+        vec![series("loss", loss, 0, Style::Faint), series("loss (mean)", &smoothed(loss), 0, Style::Line)];
+    for (key, name, colour) in [("heldout_loss_ema", "held out, ema", 1), ("heldout_loss", "held out, raw", 2)] {
         let points = curves.get(key);
         if !points.is_empty() {
             losses.push(series(name, points, colour, Style::Dots));
@@ -134,7 +134,7 @@ fn panels(curves: &Curves) -> Vec<Panel> {
         }
         let name = title(key);
         let all = if is_noisy(key) {
-            let mean = series(&format!("{name} (smoothed)"), &smoothed(points), 0, Style::Line);
+            let mean = series(&format!("{name} (mean)"), &smoothed(points), 0, Style::Line);
             vec![series(&name, points, 0, Style::Faint), mean]
         } else {
             vec![series(&name, points, 0, if points.len() <= 40 { Style::Dots } else { Style::Line })]

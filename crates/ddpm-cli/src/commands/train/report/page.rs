@@ -61,16 +61,22 @@ impl Page {
     pub(super) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) {
         self.html.push_str("<div class=\"card scroll\"><table>\n");
         if !head.is_empty() {
-            let cells: String = head.iter().map(|cell| format!("<th>{}</th>", escaped(cell))).collect();
-            let _ = writeln!(self.html, "<tr>{cells}</tr>");
+            self.row(head, true);
         }
         for row in rows {
-            let cell = |(i, text): (usize, &String)| {
-                if i == 0 { format!("<th>{}</th>", escaped(text)) } else { format!("<td>{}</td>", escaped(text)) }
-            };
-            let _ = writeln!(self.html, "<tr>{}</tr>", row.iter().enumerate().map(cell).collect::<String>());
+            self.row(row, false);
         }
         self.html.push_str("</table></div>\n");
+    }
+
+    /// A row whose first cell is a heading, or all are.
+    fn row(&mut self, cells: &[impl AsRef<str>], heading: bool) {
+        self.html.push_str("<tr>");
+        for (i, cell) in cells.iter().enumerate() {
+            let tag = if heading || i == 0 { "th" } else { "td" };
+            let _ = write!(self.html, "<{tag}>{}</{tag}>", escaped(cell.as_ref()));
+        }
+        self.html.push_str("</tr>\n");
     }
 
     /// Text that is only seen when it is asked for.

@@ -91,10 +91,10 @@ pub(super) fn html(run: &RunDir, done: u64) -> Option<String> {
         );
     }
     if let Some(source) = source(&film).filter(|_| length(&film) <= MOST_BYTES) {
-        let _ = write!(
+        let _ = writeln!(
             html,
             "<figure class=\"card\"><img{source} alt=\"pictures coming out of noise\">\
-             <figcaption>From noise to pictures, by the final weights</figcaption></figure>\n"
+             <figcaption>From noise to pictures, by the final weights</figcaption></figure>"
         );
     }
     html.push_str("</div>\n");
