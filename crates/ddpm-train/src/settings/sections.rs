@@ -219,6 +219,8 @@ section! {
     LogSettings: "log" {
         /// Steps between two lines.
         every: u64 = 1, Allowed::Whole(1, MANY);
+        /// Write the same numbers, and previews, to an event file for TensorBoard as well.
+        tensorboard: bool = false, Allowed::Switch;
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod outputs;
 mod plan;
+mod report;
 mod signals;
 mod watch;
 
@@ -26,10 +27,17 @@ use crate::{
     progress::{bytes, thousands},
 };
 use plan::Plan;
+use report::Facts;
 use signals::Signals;
 use watch::Watch;
 
 pub(super) fn run(args: &TrainArgs) -> Result<()> {
+    let (run, done) = to_the_end(args)?;
+    outputs::list(Output::new(args.talk), &run, done)
+}
+
+/// Trains, and returns the run with its steps.
+pub(super) fn to_the_end(args: &TrainArgs) -> Result<(RunDir, u64)> {
     let output = Output::new(args.talk);
     machine::check(&args.machine)?;
     let plan = plan::plan(args)?;
@@ -38,7 +46,13 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
 }
 
 /// All that follows once the device is known.
-fn train<B: Machinery>(args: &TrainArgs, output: Output, plan: Plan, device: B, why: Option<&str>) -> Result<()> {
+fn train<B: Machinery>(
+    args: &TrainArgs,
+    output: Output,
+    plan: Plan,
+    device: B,
+    why: Option<&str>,
+) -> Result<(RunDir, u64)> {
     let Plan { settings, data, run, notes } = plan;
     let (height, width) = data.size();
     let classes = data.classes().map(<[String]>::len);
@@ -56,13 +70,14 @@ fn train<B: Machinery>(args: &TrainArgs, output: Output, plan: Plan, device: B, 
         output.note(&format!("skipped {}: {}", skipped.name, skipped.reason));
     }
 
-    let engine = device.engine();
+    let (engine, about) = (device.engine(), device.describe());
     let mut trainer = Trainer::new(device, engine, settings.clone(), &data).at(place.display())?;
     if let Some(path) = &args.init_from {
         init_from(&mut trainer, path, &config)?;
     }
     let signals = Signals::listen().context("cannot listen for signals")?;
-    let mut watch = Watch::new(output, &run, &settings, &data);
+    let facts = Facts::new(about, &data, trainer.unet().layout().count() as u64);
+    let mut watch = Watch::new(output, &run, &settings, &facts);
     let session = Session::begin(trainer, run.clone(), lock, &mut watch);
     let mut session =
         session.at(place.display()).next("settings that change the numbers need a run of their own: --out")?;
@@ -75,14 +90,15 @@ fn train<B: Machinery>(args: &TrainArgs, output: Output, plan: Plan, device: B, 
     if outcome == Outcome::Stopped {
         return Err(stopped(&signals, &run, done));
     }
-    outputs::curve(&run, &settings, data.path())?;
+    outputs::curve(&run, &settings)?;
     if outcome == Outcome::Finished {
         let drawn = outputs::pictures(output, session.trainer(), &run, &signals)?;
         if !drawn {
             return Err(stopped(&signals, &run, done));
         }
     }
-    outputs::list(output, &run, done)
+    report::write(&run, &settings, &facts)?;
+    Ok((run, done))
 }
 
 fn stopped(signals: &Signals, run: &RunDir, done: u64) -> anyhow::Error {
