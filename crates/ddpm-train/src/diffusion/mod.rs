@@ -4,6 +4,7 @@
 //! Everything here is computed in `f64` and handed to kernels as `f32`: a schedule computed in `f32` errs by up to 5e-4
 //! in differences such as 1 − ᾱ_t/ᾱ_{t−1}.
 
+pub mod bound;
 mod error;
 pub mod forward;
 pub mod objective;
