@@ -49,6 +49,10 @@ pub enum Purpose {
     Heldout = 9,
     /// Which images lose their class (classifier-free guidance).
     ClassDrop = 10,
+    /// Noise that all pixels of a channel share (offset noise).
+    OffsetNoise = 20,
+    /// Which steps show the network what it saw before (self-conditioning).
+    SelfCondition = 21,
     /// Tests and benchmarks.
     Test = 255,
 }
