@@ -17,6 +17,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -43,6 +44,22 @@ PRESETS = {
         ),
         16, 35_746_307,
     ),
+    "64x64": (
+        dict(
+            sample_size=64, in_channels=3, out_channels=3, layers_per_block=2, block_out_channels=(128, 256, 256, 384),
+            down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"), norm_num_groups=32,
+            dropout=0.1, **PAPER,
+        ),
+        4, 49_303_171,
+    ),
+}
+# How `ddpm bench` is told of one that is no preset of its own.
+TOLD = {
+    "64x64": [
+        "--preset", "cifar10", "--set", "data.size=64", "--set", "network.block_out_channels=[128, 256, 256, 384]",
+        "--set", 'network.down_block_types=["DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D"]',
+    ],
 }
 
 
@@ -55,6 +72,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=8, help="for each of PyTorch's figures in each round (default 8)")
     parser.add_argument("--compile", action="store_true", help="torch.compile, which takes minutes to warm up")
     parser.add_argument("--bf16", action="store_true", help="autocast to bf16, against `--precision bf16`")
+    parser.add_argument("--cold", action="store_true", help="64 digits by DDIM in 50 steps instead, whole processes from their start")
     parser.add_argument("--no-ddpm", action="store_true", help="PyTorch alone")
     parser.add_argument("--ddpm", help="the program; a release build of this tree if not given")
     return parser.parse_args()
@@ -79,7 +97,7 @@ class Torch:
         network = UNet2DModel(**config).to(memory_format=torch.channels_last)
         count = sum(p.numel() for p in network.parameters())
         assert count == parameters, f"{preset}: expected {parameters} parameters, got {count}"
-        self.network = torch.compile(network) if compiled else network
+        self.network = torch.compile(network, dynamic=False) if compiled else network
         self.parameters = list(network.parameters())
         self.ema = [p.detach().clone() for p in self.parameters]
         self.optimiser = torch.optim.AdamW(self.parameters, lr=2e-4, fused=True)
@@ -133,13 +151,50 @@ def program(given: str | None) -> str:
 
 def bench(ddpm: str, preset: str, batch: int, options: argparse.Namespace) -> dict:
     """One `ddpm bench --json`."""
-    command = [ddpm, "bench", "--preset", preset, "--batch", str(batch), "--threads", str(options.threads), "--json"]
+    told = TOLD.get(preset, ["--preset", preset])
+    command = [ddpm, "bench", *told, "--batch", str(batch), "--threads", str(options.threads), "--json"]
     if options.bf16:
         command += ["--precision", "bf16"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+DRAW = """
+import sys, torch
+from diffusers import DDIMPipeline
+torch.set_num_threads(int(sys.argv[2]))
+pipeline = DDIMPipeline.from_pretrained(sys.argv[1])
+pipeline.set_progress_bar_config(disable=True)
+pipeline.unet.to(memory_format=torch.channels_last)
+images = pipeline(batch_size=64, num_inference_steps=50, generator=torch.manual_seed(0)).images
+for i, image in enumerate(images):
+    image.save(f"{sys.argv[3]}/{i:02}.png")
+"""
+
+
+def cold(ddpm: str, options: argparse.Namespace) -> None:
+    """Seconds from nothing to 64 pictures on disk, by diffusers' pipeline and by `ddpm sample` with the same network."""
+    with tempfile.TemporaryDirectory() as folder:
+        run, model, out = f"{folder}/run", f"{folder}/model", f"{folder}/out"
+        quiet = dict(check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run([ddpm, "train", "--steps", "1", "--set", "preview.count=0", "--out", run], **quiet)
+        subprocess.run([ddpm, "export", run, "--out", model], **quiet)
+        os.makedirs(out)
+        threads = str(options.threads)
+        commands = {
+            "PyTorch": [sys.executable, "-c", DRAW, model, threads, out],
+            "ddpm": [ddpm, "sample", run, "-n", "64", "--batch", "64", "--steps", "50", "--threads", threads, "--out"],
+        }
+        seconds = {name: [] for name in commands}
+        for turn in range(options.rounds):
+            for name, command in commands.items():
+                start = time.perf_counter()
+                subprocess.run(command + ([f"{folder}/pictures-{turn}"] if name == "ddpm" else []), **quiet)
+                seconds[name].append(time.perf_counter() - start)
+        theirs, ours = (statistics.median(s) for s in seconds.values())
+        print(f"64 digits from cold: PyTorch {theirs:.2f} s, ddpm {ours:.2f} s, ratio {theirs / ours:.2f}")
 
 
 def processor() -> str:
@@ -162,6 +217,9 @@ def main() -> None:
     ddpm = None if options.no_ddpm else program(options.ddpm)
     kind = f"{'compiled' if options.compile else 'eager'} {'bf16 autocast' if options.bf16 else 'f32'}"
     print(f"{processor()}, {options.threads} threads, PyTorch {torch.__version__} {kind}, median of {options.rounds} rounds")
+    if options.cold:
+        cold(ddpm, options)
+        return
     for preset in options.preset or PRESETS:
         side = Torch(preset, options.batch, options.compile, options.bf16)
         theirs, ours = {"train": [], "forward": []}, {"train": [], "forward": []}

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use assert_cmd::{Command, cargo::cargo_bin_cmd};
-use ddpm_train::{presets::PRESETS, settings::Settings};
+use ddpm_train::{presets, settings::Settings};
 use predicates::{prelude::*, str::contains};
 
 fn ddpm() -> Command {
@@ -18,7 +18,7 @@ fn config(args: &[&str]) -> String {
 #[test]
 fn a_printed_preset_reads_back_to_the_same_settings() {
     let folder = tempfile::tempdir().unwrap();
-    for preset in PRESETS {
+    for preset in presets::all() {
         let text = config(&["--preset", preset.name]);
         assert_eq!(Settings::from_toml(&text, "x").unwrap(), preset.settings());
         let path = folder.path().join("f.toml");

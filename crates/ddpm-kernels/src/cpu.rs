@@ -16,13 +16,31 @@ use crate::{Backend, KernelError, adamw, attention, conv, loss, noise, operand, 
 type Result<T> = std::result::Result<T, KernelError>;
 type V<'a, T> = View<'a, Cpu<T>>;
 
+/// What a product is called where time is told: by its kernel and stride, dense layers apart.
+type Names = [&'static str; 4];
+const CONV: Names = ["conv 3x3", "conv 3x3/2", "conv 1x1", "dense"];
+const INPUT_GRAD: Names =
+    ["conv 3x3 input gradient", "conv 3x3/2 input gradient", "conv 1x1 input gradient", "dense input gradient"];
+const WEIGHT_GRAD: Names =
+    ["conv 3x3 weight gradient", "conv 3x3/2 weight gradient", "conv 1x1 weight gradient", "dense weight gradient"];
+
+fn kind<T: Element>(x: &Operand<'_, Cpu<T>>, g: Geometry, [three, halving, one, dense]: Names) -> &'static str {
+    let [_, h, w, _] = x.size();
+    match (g.kernel, g.stride) {
+        (1, _) if h * w == 1 => dense,
+        (1, _) => one,
+        (_, 1) => three,
+        _ => halving,
+    }
+}
+
 impl<T: Element> Backend for Cpu<T> {
     fn conv(&self, x: &Operand<'_, Self>, w: V<'_, T>, g: Geometry, e: &Epilogue<'_, Self>) -> Result<Output<Self>> {
-        conv::cpu::conv(self, x, w, g, e)
+        self.timed(kind(x, g, CONV), || conv::cpu::conv(self, x, w, g, e))
     }
 
     fn conv_input_grad(&self, dy: V<'_, T>, w: V<'_, T>, g: Geometry, x: &Operand<'_, Self>) -> Result<Pulled<Self>> {
-        conv::cpu::input_grad(self, dy, w, g, x)
+        self.timed(kind(x, g, INPUT_GRAD), || conv::cpu::input_grad(self, dy, w, g, x))
     }
 
     fn conv_weight_grad(
@@ -33,11 +51,11 @@ impl<T: Element> Backend for Cpu<T> {
         grads: &mut CpuBuffer<T>,
         dw: Range<usize>,
     ) -> Result<()> {
-        conv::cpu::weight_grad(self, dy, x, g, grads, dw)
+        self.timed(kind(x, g, WEIGHT_GRAD), || conv::cpu::weight_grad(self, dy, x, g, grads, dw))
     }
 
     fn attention(&self, q: V<'_, T>, k: V<'_, T>, v: V<'_, T>, heads: usize, scale: f32) -> Result<Tensor<Self>> {
-        attention::cpu::attention(self, q, k, v, heads, scale)
+        self.timed("attention", || attention::cpu::attention(self, q, k, v, heads, scale))
     }
 
     fn attention_grad(
@@ -49,15 +67,15 @@ impl<T: Element> Backend for Cpu<T> {
         heads: usize,
         scale: f32,
     ) -> Result<[Tensor<Self>; 3]> {
-        attention::cpu::attention_grad(self, q, k, v, d_o, heads, scale)
+        self.timed("attention gradient", || attention::cpu::attention_grad(self, q, k, v, d_o, heads, scale))
     }
 
     fn operand_value(&self, x: &Operand<'_, Self>) -> Result<Tensor<Self>> {
-        operand::cpu::value(self, x)
+        self.timed("operand value", || operand::cpu::value(self, x))
     }
 
     fn operand_pull(&self, dv: V<'_, T>, x: &Operand<'_, Self>) -> Result<Pulled<Self>> {
-        operand::cpu::pull(self, dv, x)
+        self.timed("operand pull", || operand::cpu::pull(self, dv, x))
     }
 
     fn operand_grad(
@@ -66,7 +84,7 @@ impl<T: Element> Backend for Cpu<T> {
         pulled: Pulled<Self>,
         add: [Option<V<'_, T>>; 2],
     ) -> Result<(Tensor<Self>, Option<Tensor<Self>>)> {
-        operand::cpu::grad(self, x, pulled, add)
+        self.timed("operand gradient", || operand::cpu::grad(self, x, pulled, add))
     }
 
     fn norm_param_grad(
@@ -77,11 +95,11 @@ impl<T: Element> Backend for Cpu<T> {
         d_gamma: Range<usize>,
         d_beta: Range<usize>,
     ) -> Result<Option<Tensor<Self>>> {
-        operand::cpu::norm_param_grad(self, x, sums, grads, d_gamma, d_beta)
+        self.timed("norm gradient", || operand::cpu::norm_param_grad(self, x, sums, grads, d_gamma, d_beta))
     }
 
     fn channel_statistics(&self, x: V<'_, T>) -> Result<Tensor<Self>> {
-        statistics::cpu::channels(self, x)
+        self.timed("statistics", || statistics::cpu::channels(self, x))
     }
 
     fn norm_statistics(
@@ -91,19 +109,19 @@ impl<T: Element> Backend for Cpu<T> {
         groups: usize,
         eps: f64,
     ) -> Result<Tensor<Self>> {
-        statistics::cpu::norm(self, parts, pixels, groups, eps)
+        self.timed("statistics", || statistics::cpu::norm(self, parts, pixels, groups, eps))
     }
 
     fn pixel_sums(&self, x: V<'_, T>) -> Result<Tensor<Self>> {
-        sums::cpu::pixel_sums(self, x)
+        self.timed("sums", || sums::cpu::pixel_sums(self, x))
     }
 
     fn batch_sums(&self, rows: V<'_, T>, grads: &mut CpuBuffer<T>, range: Range<usize>) -> Result<()> {
-        sums::cpu::batch_sums(self, rows, grads, range)
+        self.timed("sums", || sums::cpu::batch_sums(self, rows, grads, range))
     }
 
     fn gather_rows(&self, table: V<'_, T>, indices: &[usize]) -> Result<Tensor<Self>> {
-        sums::cpu::gather_rows(self, table, indices)
+        self.timed("rows", || sums::cpu::gather_rows(self, table, indices))
     }
 
     fn scatter_rows(
@@ -113,19 +131,19 @@ impl<T: Element> Backend for Cpu<T> {
         grads: &mut CpuBuffer<T>,
         range: Range<usize>,
     ) -> Result<()> {
-        sums::cpu::scatter_rows(self, rows, indices, grads, range)
+        self.timed("rows", || sums::cpu::scatter_rows(self, rows, indices, grads, range))
     }
 
     fn add_scaled(&self, y: &mut Tensor<Self>, factor: f64, x: V<'_, T>) -> Result<()> {
-        sums::cpu::add_scaled(self, y, factor, x)
+        self.timed("sums", || sums::cpu::add_scaled(self, y, factor, x))
     }
 
     fn affine(&self, x: V<'_, T>, factor: f64, shift: f64) -> Result<Tensor<Self>> {
-        sums::cpu::affine(self, x, factor, shift)
+        self.timed("sums", || sums::cpu::affine(self, x, factor, shift))
     }
 
     fn normals(&self, shape: Shape, address: Address) -> Result<Tensor<Self>> {
-        noise::cpu::normals(self, shape, address)
+        self.timed("noise", || noise::cpu::normals(self, shape, address))
     }
 
     fn noise(
@@ -134,7 +152,7 @@ impl<T: Element> Backend for Cpu<T> {
         coefficients: &[(f32, f32)],
         address: Address,
     ) -> Result<(Tensor<Self>, Tensor<Self>)> {
-        noise::cpu::noise(self, x_0, coefficients, address)
+        self.timed("noise", || noise::cpu::noise(self, x_0, coefficients, address))
     }
 
     fn reverse_step(
@@ -145,7 +163,7 @@ impl<T: Element> Backend for Cpu<T> {
         address: Address,
         x_0: bool,
     ) -> Result<(Tensor<Self>, Option<Tensor<Self>>)> {
-        posterior::cpu::reverse_step(self, x, output, c, address, x_0)
+        self.timed("reverse step", || posterior::cpu::reverse_step(self, x, output, c, address, x_0))
     }
 
     fn loss(
@@ -156,11 +174,11 @@ impl<T: Element> Backend for Cpu<T> {
         weights: &[f32],
         scale: f64,
     ) -> Result<LossGrad<Self>> {
-        loss::cpu::loss(self, kind, output, target, weights, scale)
+        self.timed("loss", || loss::cpu::loss(self, kind, output, target, weights, scale))
     }
 
     fn squared_norm(&self, x: &CpuBuffer<T>) -> Result<f64> {
-        Ok(adamw::cpu::squared_norm(self, x))
+        Ok(self.timed("optimiser", || adamw::cpu::squared_norm(self, x)))
     }
 
     fn adamw(
@@ -172,6 +190,6 @@ impl<T: Element> Backend for Cpu<T> {
         v: &mut CpuBuffer<T>,
         ema: &mut CpuBuffer<T>,
     ) -> Result<()> {
-        adamw::cpu::adamw(self, step, parameters, grads, m, v, ema)
+        self.timed("optimiser", || adamw::cpu::adamw(self, step, parameters, grads, m, v, ema))
     }
 }

@@ -56,8 +56,8 @@ pub enum Precision {
     /// f32 with faster algorithms where there are any, relative error of an operation at most 8e-6.
     #[default]
     F32,
-    /// Convolutions and dense layers multiply numbers rounded to bf16 and sum in f32, relative error of an operation at most
-    /// 4e-3; all else is as in `F32`. Only where the machine has a unit for it: elsewhere it is `F32`.
+    /// Convolutions and dense layers may multiply numbers rounded to bf16 and sum in f32 where that is faster, relative error of an
+    /// operation at most 4e-3; all else is as in `F32`. Only where the machine has a unit for it: elsewhere it is `F32`.
     Bf16,
 }
 

@@ -1,11 +1,19 @@
-//! How much memory a network takes, from its options alone.
+//! How much memory a network takes: roughly, from its options alone, or to the byte, by a rehearsal.
 
+use ddpm_kernels::{Backend, loss::LossKind};
 use ddpm_nn::{
-    UNet, UNetConfig,
+    Mode, Parameters, UNet, UNetConfig,
     config::{DownBlock, UpBlock},
 };
+use ddpm_tensor::{
+    Cpu, Tensor,
+    random::{Address, Purpose},
+};
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    settings::{EmaSettings, OptimiserSettings},
+};
 
 const F32: u64 = 4;
 
@@ -50,6 +58,83 @@ impl Memory {
     pub fn sampling(&self, at_once: usize) -> u64 {
         self.sampling_fixed + at_once as u64 * self.sampling_per_image
     }
+}
+
+/// The most bytes, to a few percent, that training holds at once on the CPU with so many images of `[height, width]` at a time: a whole step is
+/// gone through on a handle that only counts (see [`Cpu::rehearsal`]; it must be a fresh one). Images that wait on the host and the
+/// program itself are not among them.
+///
+/// # Errors
+/// Options that contradict each other, or the device.
+pub fn of_training(
+    rehearsal: &Cpu<f32>,
+    config: &UNetConfig,
+    [height, width]: [usize; 2],
+    at_once: usize,
+) -> Result<u64, Error> {
+    let unet = UNet::new(config)?;
+    let zeros = || Parameters::zeros(rehearsal, unet.layout());
+    let (mut parameters, mut grads, mut m, mut v, mut ema) = (zeros()?, zeros()?, zeros()?, zeros()?, zeros()?);
+    let shape = [at_once, height, width, config.in_channels];
+    let x_0 = Tensor::alloc(rehearsal, shape)?;
+    let factors = vec![(1.0, 0.0); at_once];
+    let (x_t, eps) = rehearsal.noise(x_0.view(), &factors, Address::new(0, Purpose::Noise))?;
+    drop(x_0);
+    let (times, classes) = (vec![0.0; at_once], vec![0; at_once]);
+    let classes = config.is_class_conditional().then_some(classes.as_slice());
+    let mode = Mode::Train { seed: 0, step: 0, first_sample: 0 };
+    let (y, cache) = unet.forward(rehearsal, &parameters, x_t.view(), &times, classes, mode)?;
+    drop(x_t);
+    let loss = rehearsal.loss(LossKind::L2, y.view(), eps.view(), &vec![1.0; at_once], 1.0)?;
+    drop((y, eps));
+    if let Some(cache) = cache {
+        unet.backward(rehearsal, &parameters, cache, loss.d_output.view(), Some(&mut grads), false)?;
+    }
+    drop(loss);
+    rehearsal.squared_norm(grads.buffer())?;
+    let update = OptimiserSettings::default().update(0, 1, 1.0, &EmaSettings::default());
+    rehearsal.adamw(
+        &update,
+        parameters.buffer_mut(),
+        grads.buffer_mut(),
+        m.buffer_mut(),
+        v.buffer_mut(),
+        ema.buffer_mut(),
+    )?;
+    Ok(rehearsal.peak_bytes() as u64)
+}
+
+/// The most images at once that `need(images)` bytes of memory are there for: at most `wanted`, a multiple of 16 where it is more.
+///
+/// # Errors
+/// Those of `need`.
+pub fn most_at_once<E>(
+    wanted: usize,
+    available: u64,
+    mut need: impl FnMut(usize) -> Result<u64, E>,
+) -> Result<Option<usize>, E> {
+    let mut fits = |images: usize| Ok::<_, E>(need(images)? <= available);
+    if fits(wanted)? {
+        return Ok(Some(wanted));
+    }
+    let (mut some, mut too_many) = (0, wanted.div_ceil(16));
+    while too_many - some > 1 {
+        let middle = usize::midpoint(some, too_many);
+        if fits(16 * middle)? {
+            some = middle;
+        } else {
+            too_many = middle;
+        }
+    }
+    if some > 0 {
+        return Ok(Some(16 * some));
+    }
+    for images in [8, 4, 2, 1].into_iter().filter(|&images| images < wanted) {
+        if fits(images)? {
+            return Ok(Some(images));
+        }
+    }
+    Ok(None)
 }
 
 /// Bytes that are free for this process: the least of what the machine and its control group leave; 4 GiB where neither
@@ -114,8 +199,43 @@ impl Maps {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use ddpm_tensor::CpuOptions;
+
     use super::*;
     use crate::presets;
+
+    #[test]
+    fn a_rehearsal_counts_what_a_step_takes() {
+        let settings = presets::find("digits").unwrap().settings();
+        let config = settings.unet(1, 28, 28, None).unwrap();
+        let unet = UNet::new(&config).unwrap();
+        for (threads, images) in [(1, 3), (1, 20), (2, 16)] {
+            let options = CpuOptions { threads: Some(threads), ..CpuOptions::default() };
+            let rehearsed = of_training(&Cpu::rehearsal(options).unwrap(), &config, [28, 28], images).unwrap();
+            // the same step, done
+            let cpu = Cpu::new(options).unwrap();
+            let done = of_training(&cpu, &config, [28, 28], images).unwrap();
+            let difference = rehearsed.abs_diff(done) as f64 / done as f64;
+            // jobs are not all alike, and it is chance which threads ask at the same time
+            assert!(difference <= 0.03, "{threads} threads, {images} images: {rehearsed} rehearsed, {done} done");
+            assert!(done > (5 * unet.layout().count() * size_of::<f32>()) as u64);
+        }
+    }
+
+    #[test]
+    fn the_most_images_that_fit_are_found() {
+        let need = |images: usize| Ok::<_, ()>(100 + 10 * images as u64);
+        for (wanted, available, most) in [
+            (64, 740, Some(64)),
+            (64, 739, Some(48)),
+            (20, 270, Some(16)),
+            (64, 259, Some(8)),
+            (3, 125, Some(2)),
+            (64, 109, None),
+        ] {
+            assert_eq!(most_at_once(wanted, available, need).unwrap(), most, "{wanted} of {available}");
+        }
+    }
 
     #[test]
     fn the_papers_networks_have_the_papers_parameters() {

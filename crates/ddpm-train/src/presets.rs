@@ -1,12 +1,15 @@
 //! Presets: settings that are known to work, by name.
 
+mod programs;
+
 use ddpm_nn::config::{DownBlock, SampleSize};
 
 use crate::{
-    diffusion::Variance,
+    diffusion::{BetaSchedule, Prediction, TimeSteps, Variance},
     memory::Memory,
     optimiser::Decay,
     optimiser::OptimiserKind,
+    samplers::Levels,
     settings::{
         CheckpointSettings, DataSettings, DiffusionSettings, EmaSettings, NetworkSettings, OptimiserSettings,
         PreviewSettings, Settings, SettingsError, TrainSettings,
@@ -34,8 +37,8 @@ impl Preset {
     }
 }
 
-/// All presets.
-pub const PRESETS: &[Preset] = &[
+/// The paper's, and those that the program has data for.
+const OWN: &[Preset] = &[
     Preset {
         name: "digits",
         about: "handwritten digits, 28x28 grey, in the program: minutes on two cores",
@@ -68,19 +71,23 @@ pub const PRESETS: &[Preset] = &[
     },
 ];
 
+/// All presets.
+pub fn all() -> impl Iterator<Item = &'static Preset> {
+    OWN.iter().chain(programs::PROGRAMS)
+}
+
 /// The preset of a name.
 ///
 /// # Errors
 /// [`SettingsError::UnknownPreset`] with the nearest name.
 pub fn find(name: &str) -> Result<&'static Preset, SettingsError> {
-    PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
-        let nearest = PRESETS
-            .iter()
+    all().find(|preset| preset.name == name).ok_or_else(|| {
+        let nearest = all()
             .map(|preset| (strsim::jaro_winkler(&name.to_lowercase(), preset.name), preset.name))
             .filter(|(likeness, _)| *likeness > 0.7)
             .max_by(|a, b| a.0.total_cmp(&b.0))
             .map(|(_, name)| name.to_owned());
-        let known = PRESETS.iter().map(|preset| preset.name).collect::<Vec<_>>().join(", ");
+        let known = all().map(|preset| preset.name).collect::<Vec<_>>().join(", ");
         SettingsError::UnknownPreset { name: name.to_owned(), nearest, known }
     })
 }
@@ -162,21 +169,37 @@ fn digits() -> Settings {
     }
 }
 
+/// Few and varied pictures: v on the cosine schedule decides colours and shapes sooner than ε on the linear one, and some pictures are
+/// learned without their class, so that previews are drawn towards theirs, by a sampler that takes its time near the image.
 fn emoji() -> Settings {
     Settings {
-        train: TrainSettings { steps: 2600, batch: 32, ..TrainSettings::default() },
+        train: TrainSettings { steps: 3000, batch: 32, ..TrainSettings::default() },
         data: DataSettings {
             path: "bundled:emoji".to_owned(),
             size: SampleSize::Square(32),
             channels: 3,
             classes: true,
+            class_dropout: 0.1,
             ..DataSettings::default()
         },
         network: network_emoji(),
+        diffusion: DiffusionSettings {
+            schedule: BetaSchedule::Cosine,
+            prediction: Prediction::V,
+            time_steps: TimeSteps::Stratified,
+            ..DiffusionSettings::default()
+        },
         optimiser: quick_optimiser(1.5e-3),
         ema: EmaSettings { decay: 0.995, ..EmaSettings::default() },
         checkpoint: CheckpointSettings { every: 500, ..CheckpointSettings::default() },
-        preview: PreviewSettings { every: 500, eta: 1.0, ..PreviewSettings::default() },
+        preview: PreviewSettings {
+            every: 1500,
+            sampler: "dpm++sde".to_owned(),
+            steps: 30,
+            levels: Levels::Karras,
+            guidance: 2.0,
+            ..PreviewSettings::default()
+        },
         ..Settings::default()
     }
 }
@@ -313,7 +336,7 @@ mod tests {
 
     #[test]
     fn every_preset_is_valid_and_named() {
-        for preset in PRESETS {
+        for preset in all() {
             let settings = preset.settings();
             settings.validate().unwrap_or_else(|e| panic!("{}: {e}", preset.name));
             assert_eq!(settings.train.name, preset.name);
@@ -333,7 +356,8 @@ mod tests {
 
     #[test]
     fn the_papers_attention_is_at_16() {
-        for (name, side) in [("cifar10", 32), ("celebahq256", 256), ("lsun256", 256)] {
+        let presets = [("cifar10", 32), ("celebahq256", 256), ("lsun-church256", 256), ("ddim-celeba64", 64)];
+        for (name, side) in presets {
             let network = find(name).unwrap().settings().network;
             for (level, block) in network.down_block_types.iter().enumerate() {
                 assert_eq!(*block == DownBlock::Attention, side >> level == 16, "{name} level {level}");

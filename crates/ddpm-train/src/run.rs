@@ -6,9 +6,11 @@
 //!   metrics.jsonl             one JSON object a step
 //!   samples/step-000500.png   previews
 //!   checkpoints/step-000500/  see `checkpoint`
+//!   events.out.tfevents.ddpm  the same for TensorBoard, if asked for
 //!   .lock                     held while a trainer works here
 //! ```
 
+mod events;
 mod metrics;
 mod model;
 
@@ -17,6 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+pub use events::{EncodedPng, Events};
 pub use metrics::Metrics;
 pub use model::{DiffusersFolder, Model};
 
@@ -185,6 +188,11 @@ impl RunDir {
     /// `metrics.jsonl`.
     pub fn metrics(&self) -> PathBuf {
         self.root.join("metrics.jsonl")
+    }
+
+    /// TensorBoard's event file, which must have `tfevents` in its name.
+    pub fn events(&self) -> PathBuf {
+        self.root.join("events.out.tfevents.ddpm")
     }
 
     /// `checkpoints/`.

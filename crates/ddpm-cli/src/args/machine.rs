@@ -53,6 +53,6 @@ pub(crate) enum PrecisionName {
     Strict,
     /// f32 in and out, fast products between
     F32,
-    /// Products of bf16 values, summed in f32 (on CPUs with AMX)
+    /// Products of bf16 values, summed in f32 (on CPUs with AMX or AVX512-BF16)
     Bf16,
 }

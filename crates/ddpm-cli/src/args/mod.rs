@@ -4,6 +4,7 @@ mod how;
 mod machine;
 mod models;
 mod pictures;
+mod runs;
 mod train;
 
 use clap::{Args, Parser, Subcommand};
@@ -13,6 +14,7 @@ pub(crate) use self::{
     machine::{DeviceName, Machine, PrecisionName},
     models::{BenchArgs, EvalArgs, ExportArgs, FilmName, InfoArgs, PredictArgs, SampleArgs},
     pictures::{Img2imgArgs, InpaintArgs, InterpolateArgs, InvertArgs, NearestArgs, NoiseArgs, Space},
+    runs::{PlotArgs, ReproduceArgs},
     train::TrainArgs,
 };
 
@@ -73,10 +75,10 @@ pub(crate) enum Command {
     Invert(InvertArgs),
     /// Find the training pictures nearest to samples
     Nearest(NearestArgs),
-    /// Draw the loss curves of runs (not built yet)
-    Plot(LaterArgs),
-    /// Repeat a published figure or a picture (not built yet)
-    Reproduce(LaterArgs),
+    /// Draw the curves of runs over each other
+    Plot(PlotArgs),
+    /// Repeat a figure of Ho et al. 2020 at the scale of the time there is
+    Reproduce(ReproduceArgs),
 }
 
 impl Command {
@@ -150,14 +152,6 @@ pub(crate) struct CompletionsArgs {
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) talk: Talk,
-}
-
-/// Whatever follows a command whose engine is not there yet.
-#[derive(Debug, Args)]
-pub(crate) struct LaterArgs {
-    /// Not read yet
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    pub(crate) rest: Vec<String>,
 }
 
 #[cfg(test)]

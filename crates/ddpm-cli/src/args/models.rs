@@ -119,6 +119,9 @@ pub(crate) struct InfoArgs {
     /// A preset instead
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,
+    /// Find out what memory a training step takes on this CPU with so many pictures at once, instead of an estimate
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) batch: Option<u64>,
     #[command(flatten)]
     pub(crate) talk: Talk,
 }
@@ -128,6 +131,7 @@ pub(crate) struct InfoArgs {
 #[command(after_help = "\
 Examples:
   ddpm bench --preset cifar10 --batch 16
+  ddpm bench --preset cifar10 --set data.size=64 --batch 4
   ddpm bench --quick --json")]
 pub(crate) struct BenchArgs {
     /// The preset whose network is measured
@@ -136,6 +140,9 @@ pub(crate) struct BenchArgs {
     /// Pictures in a step; by default the preset's, 16 at most for large networks
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) batch: Option<u64>,
+    /// One setting of the preset that is another here; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
     /// A second instead of ten
     #[arg(long)]
     pub(crate) quick: bool,

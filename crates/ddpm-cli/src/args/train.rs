@@ -20,7 +20,8 @@ Examples:
 
 Every setting, with its meaning: ddpm config --preset digits")]
 pub(crate) struct TrainArgs {
-    /// A preset: digits, emoji, cifar10, celebahq256 or lsun256
+    /// A preset: digits, emoji, cifar10, celebahq256, lsun256, or another program's settings, such as improved-cifar10,
+    /// ddim-celeba64, bubbliiiing, compvis or lucidrains
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,
     /// A file of settings, laid over the preset

@@ -9,8 +9,12 @@ use ddpm_tensor::{
     Precision, Tensor,
     random::{Address, Purpose},
 };
-use ddpm_train::{diffusion::forward::noising_table, presets, settings::Settings};
-use serde_json::json;
+use ddpm_train::{
+    diffusion::forward::noising_table,
+    presets,
+    settings::{Layers, Settings},
+};
+use serde_json::{Map, json};
 
 use super::machine::{self, Machinery, on_device};
 use crate::{args::BenchArgs, failure::Explain, output::Output};
@@ -21,9 +25,12 @@ const PHASES: [&str; 5] = ["noise", "forward", "loss", "backward", "optimiser"];
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let output = Output::new(args.talk);
     let preset = presets::find(&args.preset).at("--preset")?;
+    let mut layers = Layers::new();
+    args.set.iter().try_for_each(|text| layers.set(text)).at("--set")?;
+    let settings = layers.over(&preset.settings()).at("--set")?;
     machine::check(&args.machine)?;
     let (device, _) = machine::open(&args.machine, Precision::F32)?;
-    on_device!(device, device => measure(args, output, preset.settings(), device))
+    on_device!(device, device => measure(args, output, settings, device))
 }
 
 /// Measures on one device.
@@ -36,7 +43,7 @@ fn measure<B: Machinery>(args: &BenchArgs, output: Output, settings: Settings, d
     let mut bench = Bench::new(device, settings, batch)?;
     // The first step finds memory and warms caches: it is not measured.
     bench.step()?;
-    let before = bench.device.memory().1;
+    let (before, times_before) = (bench.device.memory().1, bench.device.times());
     let mut phases = [Duration::ZERO; PHASES.len()];
     let mut steps: Vec<f64> = Vec::new();
     let begun = Instant::now();
@@ -46,6 +53,7 @@ fn measure<B: Machinery>(args: &BenchArgs, output: Output, settings: Settings, d
         steps.push(times.iter().sum::<Duration>().as_secs_f64());
     }
     let allocations = bench.device.memory().1.zip(before).map(|(after, before)| after - before);
+    let operations = since(&times_before, bench.device.times());
     let mut passes: Vec<f64> = Vec::new();
     let begun = Instant::now();
     while passes.is_empty() || begun.elapsed().as_secs_f64() < seconds / 2.0 {
@@ -67,21 +75,26 @@ fn measure<B: Machinery>(args: &BenchArgs, output: Output, settings: Settings, d
     output.result(&format!("training    {train:.2} images/s ({} steps)", steps.len()))?;
     output.result(&format!("forward     {forward:.2} images/s ({} passes)", passes.len()))?;
     output.result(&format!("memory      {peak} MB at most"))?;
+    let of_step = |time: &Duration| time.as_secs_f64() / steps.len() as f64;
+    let row = |name: &str, time: &Duration, calls: String| {
+        let share = 100.0 * time.as_secs_f64() / total;
+        output.result(&format!("{name:<27} {share:5.1} %  {:8.2} ms a step{calls}", 1e3 * of_step(time)))
+    };
     for (name, time) in PHASES.iter().zip(&phases) {
-        let time = time.as_secs_f64();
-        output.result(&format!(
-            "{name:<11} {:5.1} %  {:8.2} ms a step",
-            100.0 * time / total,
-            1e3 * time / steps.len() as f64
-        ))?;
+        row(name, time, String::new())?;
     }
-    let each = PHASES
-        .iter()
-        .zip(&phases)
-        .map(|(name, time)| ((*name).to_owned(), json!(time.as_secs_f64() / steps.len() as f64)));
+    if !operations.is_empty() {
+        output.result("of which, by operation:")?;
+    }
+    for (name, calls, time) in &operations {
+        row(name, time, format!(" in {} calls", calls / steps.len() as u64))?;
+    }
+    let named = |name: &str, time: &Duration| (name.to_owned(), json!(of_step(time)));
+    let by_phase: Map<_, _> = PHASES.iter().zip(&phases).map(|(name, time)| named(name, time)).collect();
+    let by_operation: Map<_, _> = operations.iter().map(|(name, _, time)| named(name, time)).collect();
     output.json(&json!({
         "preset": args.preset, "batch": batch, "train_images_per_s": train, "forward_images_per_s": forward,
-        "peak_memory_mb": peak, "operations_s": each.collect::<serde_json::Map<_, _>>(),
+        "peak_memory_mb": peak, "phases_s": by_phase, "operations_s": by_operation,
         "isa": device.engine().isa, "threads": device.threads(), "precision": device.engine().precision,
         "allocations_after_warm_up": allocations,
     }))?;
@@ -191,6 +204,22 @@ impl Clock {
         self.0 = now;
         Ok(lap)
     }
+}
+
+/// What was added to operations' calls and times since they were `before`, the longest first.
+fn since(
+    before: &[(&'static str, u64, Duration)],
+    mut now: Vec<(&'static str, u64, Duration)>,
+) -> Vec<(&'static str, u64, Duration)> {
+    for (name, calls, time) in &mut now {
+        if let Some((_, calls_before, time_before)) = before.iter().find(|(known, ..)| known == name) {
+            *calls -= calls_before;
+            *time -= *time_before;
+        }
+    }
+    now.retain(|&(_, calls, _)| calls > 0);
+    now.sort_by_key(|&(_, _, time)| std::cmp::Reverse(time));
+    now
 }
 
 fn median(values: &mut [f64]) -> f64 {

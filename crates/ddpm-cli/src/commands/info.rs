@@ -4,7 +4,13 @@ use std::path::Path;
 
 use anyhow::Result;
 use ddpm_nn::UNetConfig;
-use ddpm_train::{memory::Memory, model::Description, presets, run::Model};
+use ddpm_tensor::{Cpu, CpuOptions};
+use ddpm_train::{
+    memory::{self, Memory},
+    model::Description,
+    presets,
+    run::Model,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -21,19 +27,19 @@ const AT_ONCE: usize = 16;
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
     let output = Output::new(args.talk);
     match (&args.preset, &args.path) {
-        (Some(name), _) => preset(output, name),
+        (Some(name), _) => preset(output, name, args.batch),
         (None, Some(path)) if path.is_file() => picture(output, path),
-        (None, Some(path)) => model(output, path),
+        (None, Some(path)) => model(output, path, args.batch),
         (None, None) => Err(Failure::usage("a model, a picture or --preset is needed").into()),
     }
 }
 
-fn preset(output: Output, name: &str) -> Result<()> {
+fn preset(output: Output, name: &str, batch: Option<u64>) -> Result<()> {
     let preset = presets::find(name).at("--preset")?;
     let settings = preset.settings();
     let (size, channels) = (settings.data.size, settings.data.channels);
     let config = settings.unet(channels, size.height(), size.width(), None)?;
-    let about = network(&config)?;
+    let about = network(&config, batch)?;
     output.result(&format!("preset      {name}: {}", preset.about))?;
     tell_network(output, &config, &about)?;
     let train = &settings.train;
@@ -68,14 +74,14 @@ fn picture(output: Output, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn model(output: Output, path: &Path) -> Result<()> {
+fn model(output: Output, path: &Path, batch: Option<u64>) -> Result<()> {
     let model = Model::find(path).at(path.display())?;
     let description = Description::of(&model).at(path.display())?;
     for note in &description.notes {
         output.note(note);
     }
     let config = &description.config;
-    let about = network(config)?;
+    let about = network(config, batch)?;
     let (kind, state) = if let Model::Checkpoint { checkpoint, run, .. } = &model {
         let state = checkpoint.state();
         output.result(&format!(
@@ -134,21 +140,26 @@ fn model(output: Output, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A network in numbers.
-fn network(config: &UNetConfig) -> Result<Value> {
+/// A network in numbers; those of memory for `batch` pictures at once by a rehearsal of a step, otherwise by estimate.
+fn network(config: &UNetConfig, batch: Option<u64>) -> Result<Value> {
     let side = config.size_multiple();
     let (height, width) = config.sample_size.map_or((side, side), |size| (size.height(), size.width()));
     config.validate(height, width)?;
     let memory = Memory::of(config, height, width)?;
+    let at_once = batch.map_or(AT_ONCE, |batch| batch as usize);
+    let training = match batch {
+        None => memory.training(at_once),
+        Some(_) => memory::of_training(&Cpu::rehearsal(CpuOptions::default())?, config, [height, width], at_once)?,
+    };
     Ok(json!({
         "parameters": memory.parameters,
         "height": config.sample_size.map(|size| size.height()),
         "width": config.sample_size.map(|size| size.width()),
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
-        "training_bytes": memory.training(AT_ONCE),
-        "sampling_bytes": memory.sampling(AT_ONCE),
-        "pictures_at_once": AT_ONCE,
+        "training_bytes": training,
+        "sampling_bytes": memory.sampling(at_once),
+        "pictures_at_once": at_once,
         "config": serde_json::from_str::<Value>(&config.to_json())?,
     }))
 }
@@ -176,9 +187,10 @@ fn tell_network(output: Output, config: &UNetConfig, about: &Value) -> Result<()
         config.block_out_channels, config.layers_per_block, config.norm_num_groups
     ))?;
     output.result(&format!(
-        "memory      about {} to train, {} to sample ({AT_ONCE} pictures at once)",
+        "memory      about {} to train, {} to sample ({} pictures at once)",
         bytes(number("training_bytes")),
-        bytes(number("sampling_bytes"))
+        bytes(number("sampling_bytes")),
+        number("pictures_at_once")
     ))?;
     Ok(())
 }

@@ -43,7 +43,7 @@ fn between<B: Machinery>(args: &InterpolateArgs, output: Output, form: &Form, st
     let labels = classes.labels(n);
     let parts: Vec<f64> = (0..n).map(|i| i as f64 / (n - 1) as f64).collect();
 
-    let (plan, mixed) = match args.space {
+    let (plan, between) = match args.space {
         Space::Xt => {
             let total = studio.schedule.time_steps();
             let at = args.at.map_or(total / 2, |at| at as usize);
@@ -57,10 +57,7 @@ fn between<B: Machinery>(args: &InterpolateArgs, output: Output, form: &Form, st
             // Two pictures of one batch: each has its own noise.
             let x_t = studio.noised(&plan, &[a?, b?].concat(), image, false)?;
             let (a, b) = x_t.split_at(x_t.len() / 2);
-            let mix = |part: f64| {
-                a.iter().zip(b).map(move |(a, b)| ((1.0 - part) * f64::from(*a) + part * f64::from(*b)) as f32)
-            };
-            (plan, parts.iter().flat_map(|&part| mix(part)).collect::<Vec<f32>>())
+            (plan, mixed(a, b, &parts))
         }
         Space::Slerp => {
             let plan = studio.plan()?;
@@ -69,7 +66,7 @@ fn between<B: Machinery>(args: &InterpolateArgs, output: Output, form: &Form, st
         }
     };
     make_place(&args.out, form)?;
-    let begin = if args.space == Space::Xt { Begin::Noised(&mixed) } else { Begin::Latents(&mixed) };
+    let begin = if args.space == Space::Xt { Begin::Noised(&between) } else { Begin::Latents(&between) };
     let asked = Asked { begin, labels: labels.as_deref(), film: Film::None, columns: n };
     let mut drawn = studio.draw(&plan, image, n, asked)?;
     if *form == Form::Gif {
@@ -85,6 +82,13 @@ fn between<B: Machinery>(args: &InterpolateArgs, output: Output, form: &Form, st
     about["at"] = json!(plan.steps.first().map(|step| step.time_step));
     let files = sample::write(&args.out, form, image, &drawn, n, labels.as_deref(), &studio.model, &about)?;
     files.tell(output, &json!({ "out": args.out, "n": n, "files": files.count, "settings": about }))
+}
+
+/// (1−λ) a + λ b for each part λ, one after the other.
+pub(super) fn mixed(a: &[f32], b: &[f32], parts: &[f64]) -> Vec<f32> {
+    let mix =
+        |part: f64| a.iter().zip(b).map(move |(a, b)| ((1.0 - part) * f64::from(*a) + part * f64::from(*b)) as f32);
+    parts.iter().flat_map(|&part| mix(part)).collect()
 }
 
 /// The latent of a seed, of a file, or of a picture by inversion.

@@ -1,5 +1,7 @@
 //! From `--device`, `--threads`, `--precision` and `--isa` to a device that computes.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use ddpm_kernels::Backend;
 use ddpm_tensor::{Cpu, CpuOptions, Cuda, Isa, Precision, TensorError, cuda};
@@ -25,7 +27,7 @@ pub(super) fn check(machine: &Machine) -> Result<()> {
     }
     let isa = isa(machine)?.unwrap_or_else(Isa::detect);
     if machine.precision == Some(PrecisionName::Bf16) && !isa.multiplies_bf16() {
-        let what = format!("the instruction set {isa} has no products of bf16: AMX has them");
+        let what = format!("the instruction set {isa} has no products of bf16: AMX and AVX512-BF16 have them");
         return Err(Failure::usage(what).place("--precision bf16").next("--precision f32 works everywhere").into());
     }
     Ok(())
@@ -60,6 +62,10 @@ pub(super) trait Machinery: Backend<Elem = f32> {
     fn memory(&self) -> (usize, Option<usize>);
     /// Threads, where it has any.
     fn threads(&self) -> Option<usize>;
+    /// A handle of the same kind that only counts the memory it would take, where there is such a thing.
+    fn rehearsal(&self) -> Result<Option<Cpu<f32>>, TensorError>;
+    /// Time spent in each kind of operation so far, where it is told.
+    fn times(&self) -> Vec<(&'static str, u64, Duration)>;
 }
 
 impl Machinery for Cpu<f32> {
@@ -81,6 +87,15 @@ impl Machinery for Cpu<f32> {
 
     fn threads(&self) -> Option<usize> {
         Some(Cpu::threads(self))
+    }
+
+    fn rehearsal(&self) -> Result<Option<Cpu<f32>>, TensorError> {
+        let (threads, isa) = (Some(Cpu::threads(self)), Some(self.isa()));
+        Cpu::rehearsal(CpuOptions { threads, isa, precision: self.precision() }).map(Some)
+    }
+
+    fn times(&self) -> Vec<(&'static str, u64, Duration)> {
+        Cpu::times(self)
     }
 }
 
@@ -106,6 +121,14 @@ impl Machinery for Cuda {
 
     fn threads(&self) -> Option<usize> {
         None
+    }
+
+    fn rehearsal(&self) -> Result<Option<Cpu<f32>>, TensorError> {
+        Ok(None)
+    }
+
+    fn times(&self) -> Vec<(&'static str, u64, Duration)> {
+        Vec::new()
     }
 }
 

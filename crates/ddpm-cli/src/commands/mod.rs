@@ -5,6 +5,7 @@ mod bench;
 mod classes;
 mod completions;
 mod config;
+mod curves;
 mod doctor;
 mod drawing;
 mod export;
@@ -16,7 +17,9 @@ mod invert;
 mod machine;
 mod nearest;
 mod noise;
+mod plot;
 mod predict;
+mod reproduce;
 mod sample;
 mod studio;
 mod train;
@@ -27,7 +30,6 @@ use crate::{args::Command, failure::Failure};
 
 /// Runs a command to its end.
 pub(crate) fn run(command: Command) -> Result<()> {
-    let name = command.name();
     match command {
         Command::Train(args) => train::run(&args),
         Command::Sample(args) => sample::run(&args),
@@ -47,9 +49,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Inpaint(args) => inpaint::run(&args),
         Command::Invert(args) => invert::run(&args),
         Command::Nearest(args) => nearest::run(&args),
-        Command::Plot(args) | Command::Reproduce(args) => {
-            let place = [&["ddpm".to_owned(), name.to_owned()], args.rest.as_slice()].concat().join(" ");
-            Err(Failure::not_built(format!("ddpm {name}")).place(place).next("ddpm --help lists what is").into())
-        }
+        Command::Plot(args) => plot::run(&args),
+        Command::Reproduce(args) => reproduce::run(&args),
     }
 }

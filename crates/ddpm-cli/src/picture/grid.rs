@@ -66,6 +66,15 @@ pub(crate) fn rows_of(across: usize, images: Images<'_>) -> Result<Picture> {
     Ok(picture)
 }
 
+/// Pictures of one height side by side.
+pub(crate) fn beside(pictures: &[&Picture]) -> Picture {
+    let (height, channels) = pictures.first().map_or((0, 1), |first| (first.height, first.channels));
+    let width = pictures.iter().map(|picture| picture.width).sum();
+    let line =
+        |y: usize| pictures.iter().flat_map(move |one| &one.pixels[y * one.width * channels..][..one.width * channels]);
+    Picture { width, height, channels, pixels: (0..height).flat_map(line).copied().collect() }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -81,6 +90,9 @@ mod tests {
         assert_eq!(picture.pixels[12..18], [80, 80, 80, 0, 0, 0]);
         assert_eq!(grid(images.one(2)).unwrap().pixels, [80; 6]);
         assert!(grid(Images { n: 0, channels: 5, ..images }).is_err());
+        let (first, last) = (grid(images.one(0)).unwrap(), grid(images.one(2)).unwrap());
+        let both = beside(&[&first, &last]);
+        assert_eq!((both.width, both.height, &both.pixels[..6]), (6, 2, &[0, 0, 0, 80, 80, 80][..]));
     }
 
     #[test]

@@ -96,9 +96,14 @@ impl Isa {
         self.0
     }
 
-    /// Whether precision `bf16` gains anything on it.
+    /// Whether precision `bf16` gains anything on it: AMX does, and AVX-512 where it converts and multiplies numbers of bf16.
     pub fn multiplies_bf16(self) -> bool {
-        self.0 == Set::Amx
+        match self.0 {
+            Set::Amx => true,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => is_x86_feature_detected!("avx512bf16"),
+            _ => false,
+        }
     }
 
     /// Its name: `portable`, `avx2`, `avx512`, `amx`.

@@ -3,6 +3,7 @@
 pub mod disjoint;
 pub mod isa;
 mod memory;
+mod stopwatch;
 mod threads;
 
 use std::fmt;
@@ -27,6 +28,7 @@ struct Shared {
     isa: Isa,
     precision: Precision,
     memory: Arc<Memory>,
+    stopwatch: stopwatch::Stopwatch,
 }
 
 /// What to use of the CPU.
@@ -46,12 +48,26 @@ impl<T: Element> Cpu<T> {
     /// # Errors
     /// [`TensorError::Threads`] when there are 0 of them or the system refuses.
     pub fn new(options: CpuOptions) -> Result<Self, TensorError> {
+        Self::with(options, Memory::default())
+    }
+
+    /// A handle that rehearses: operations run as far as they must to show what memory they take, which is counted and hardly
+    /// touched, and of what they share among threads only the first job is done. Their results are meaningless.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn rehearsal(options: CpuOptions) -> Result<Self, TensorError> {
+        Self::with(options, Memory::rehearsed())
+    }
+
+    fn with(options: CpuOptions, memory: Memory) -> Result<Self, TensorError> {
         Ok(Self {
             shared: Arc::new(Shared {
                 threads: threads::Threads::new(options.threads)?,
                 isa: options.isa.unwrap_or_else(Isa::detect),
                 precision: options.precision,
-                memory: Arc::default(),
+                memory: Arc::new(memory),
+                stopwatch: stopwatch::Stopwatch::default(),
             }),
             element: PhantomData,
         })
@@ -76,7 +92,24 @@ impl<T: Element> Cpu<T> {
     ///
     /// `nanoseconds` is a rough guess for all of them: what is too short to share runs on this thread.
     pub fn parallel(&self, count: usize, nanoseconds: usize, job: impl Fn(usize) + Send + Sync) {
+        if self.shared.memory.is_rehearsed() {
+            if count > 0 {
+                let threads = self.shared.threads.at_once(count, nanoseconds);
+                self.shared.memory.rehearse(threads, || job(0));
+            }
+            return;
+        }
         self.shared.threads.run(count, nanoseconds, job);
+    }
+
+    /// Runs an operation and remembers how long it took.
+    pub fn timed<R>(&self, operation: &'static str, run: impl FnOnce() -> R) -> R {
+        self.shared.stopwatch.time(operation, run)
+    }
+
+    /// How often each kind of operation was [`timed`](Self::timed) so far, and how long all of them took.
+    pub fn times(&self) -> Vec<(&'static str, u64, std::time::Duration)> {
+        self.shared.stopwatch.times()
     }
 
     /// A pooled buffer with unspecified values; the CPU's allocation cannot fail short of aborting.
@@ -87,7 +120,10 @@ impl<T: Element> Cpu<T> {
     /// A pooled buffer of zeros.
     pub fn zeroed(&self, len: usize) -> CpuBuffer<T> {
         let mut buffer = self.scratch(len);
-        buffer.fill(T::ZERO);
+        // pages of a rehearsal are zeros already
+        if !self.shared.memory.is_rehearsed() {
+            buffer.fill(T::ZERO);
+        }
         buffer
     }
 

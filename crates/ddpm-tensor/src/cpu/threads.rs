@@ -32,9 +32,14 @@ impl Threads {
         self.count
     }
 
+    /// How many threads would share a job.
+    pub(super) fn at_once(&self, count: usize, nanoseconds: usize) -> usize {
+        if nanoseconds >= WORTH_SHARING_NS { self.count.min(count) } else { 1 }
+    }
+
     pub(super) fn run(&self, count: usize, nanoseconds: usize, job: impl Fn(usize) + Send + Sync) {
         match &self.pool {
-            Some(pool) if count > 1 && nanoseconds >= WORTH_SHARING_NS => {
+            Some(pool) if self.at_once(count, nanoseconds) > 1 => {
                 // single pieces: they are cut coarse, and the last ones must spread
                 pool.install(|| (0..count).into_par_iter().with_max_len(1).for_each(job));
             }

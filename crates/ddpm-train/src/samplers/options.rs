@@ -129,7 +129,7 @@ impl From<&Settings> for SamplerOptions {
     fn from(settings: &Settings) -> Self {
         let Settings { diffusion, preview, .. } = settings;
         let steps = Some(preview.steps.min(diffusion.timesteps));
-        Self { steps, eta: preview.eta, ..Self::from(diffusion) }
+        Self { steps, eta: preview.eta, levels: preview.levels, ..Self::from(diffusion) }
     }
 }
 

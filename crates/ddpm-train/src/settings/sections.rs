@@ -7,7 +7,7 @@ use crate::{
     diffusion::{BetaSchedule, Prediction, TimeSteps, Variance, Weighting},
     named::{UnknownName, named_enum},
     optimiser::{Decay, OptimiserKind},
-    samplers,
+    samplers::{self, Levels},
 };
 
 /// A whole number of steps, images or bytes that is large enough for every use.
@@ -245,6 +245,8 @@ section! {
     LogSettings: "log" {
         /// Steps between two lines.
         every: u64 = 1, Allowed::Whole(1, MANY);
+        /// Write the same numbers, and previews, to an event file for TensorBoard as well.
+        tensorboard: bool = false, Allowed::Switch;
     }
 }
 
@@ -259,6 +261,8 @@ section! {
         sampler: String = "ddim".to_owned(), Allowed::Name(|name| samplers::find(name).map(|known| known.name.to_owned()));
         /// Steps of a preview.
         steps: usize = 50, Allowed::Whole(1, 1_000_000);
+        /// How the noise levels of a preview follow each other, where the sampler visits levels (dpm++…, euler, heun, lms, unipc).
+        levels: Levels = Levels::TimeSteps, Allowed::Name(name_of::<Levels>);
         /// eta where the sampler is ddim: 0 adds no noise; 1 adds a posterior step's, which corrects what a briefly trained network got wrong.
         eta: f64 = 0.0, Allowed::Number(Range::closed(0.0, 1.0));
         /// Strength of guidance towards the classes (Ho and Salimans 2022), where data.class_dropout allows it: 1 follows them, more exaggerates.

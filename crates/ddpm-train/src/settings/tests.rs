@@ -4,7 +4,7 @@ use toml::Value;
 
 use super::*;
 use crate::data::DataOptions;
-use crate::presets::{self, PRESETS};
+use crate::presets;
 
 #[test]
 fn the_list_of_keys_is_the_list_of_fields_and_every_key_has_a_meaning() {
@@ -29,7 +29,7 @@ fn the_list_of_keys_is_the_list_of_fields_and_every_key_has_a_meaning() {
 
 #[test]
 fn every_value_of_every_preset_is_allowed_and_stored_as_it_is() {
-    for settings in PRESETS.iter().map(presets::Preset::settings).chain([Settings::default()]) {
+    for settings in presets::all().map(presets::Preset::settings).chain([Settings::default()]) {
         for key in keys() {
             let value = settings.get(&key.name).unwrap();
             assert_eq!(key.check(&value, &Origin::Set).unwrap(), value, "{}", key.name);
@@ -39,7 +39,7 @@ fn every_value_of_every_preset_is_allowed_and_stored_as_it_is() {
 
 #[test]
 fn a_commented_file_reads_back_unchanged() {
-    for preset in PRESETS {
+    for preset in presets::all() {
         let settings = preset.settings();
         let text = settings.to_toml_commented();
         assert_eq!(Settings::from_toml(&text, "f.toml").unwrap(), settings, "{text}");

@@ -57,6 +57,11 @@ pub trait Observer {
         let _ = report;
     }
 
+    /// A step was written to `metrics.jsonl`.
+    fn logged(&mut self, report: &StepReport) {
+        let _ = report;
+    }
+
     /// A preview was made.
     fn preview(&mut self, preview: &Preview) {
         let _ = preview;

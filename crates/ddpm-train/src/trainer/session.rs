@@ -117,6 +117,7 @@ impl<B: Backend<Elem = f32>> Session<B> {
             }
             if last || report.heldout.is_some() || due(report.step, self.trainer.settings().log.every) {
                 self.metrics.append(&report)?;
+                observer.logged(&report);
             }
             observer.step(&report);
             if report.step == end || due(report.step, self.trainer.settings().checkpoint.every) {

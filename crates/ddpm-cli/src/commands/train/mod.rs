@@ -2,6 +2,7 @@
 
 mod outputs;
 mod plan;
+mod report;
 mod signals;
 mod watch;
 
@@ -11,7 +12,7 @@ use ddpm_tensor::Precision;
 use ddpm_train::{
     checkpoint::Weights,
     data::DataSet,
-    memory::Memory,
+    memory::{self, Memory},
     model::Trained,
     run::{RunDir, RunLock},
     settings::Settings,
@@ -26,10 +27,17 @@ use crate::{
     progress::{bytes, thousands},
 };
 use plan::Plan;
+use report::Facts;
 use signals::Signals;
 use watch::Watch;
 
 pub(super) fn run(args: &TrainArgs) -> Result<()> {
+    let (run, done) = to_the_end(args)?;
+    outputs::list(Output::new(args.talk), &run, done)
+}
+
+/// Trains, and returns the run with its steps.
+pub(super) fn to_the_end(args: &TrainArgs) -> Result<(RunDir, u64)> {
     let output = Output::new(args.talk);
     machine::check(&args.machine)?;
     let plan = plan::plan(args)?;
@@ -38,16 +46,23 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
 }
 
 /// All that follows once the device is known.
-fn train<B: Machinery>(args: &TrainArgs, output: Output, plan: Plan, device: B, why: Option<&str>) -> Result<()> {
+fn train<B: Machinery>(
+    args: &TrainArgs,
+    output: Output,
+    plan: Plan,
+    device: B,
+    why: Option<&str>,
+) -> Result<(RunDir, u64)> {
     let Plan { settings, data, run, notes } = plan;
     let (height, width) = data.size();
     let classes = data.classes().map(<[String]>::len);
     let config = settings.unet(data.channels(), height, width, classes).at("network")?;
     data.check_batch(settings.train.batch).at("train.batch")?;
 
+    let need = memory_needed(&device, &settings, &config, [height, width])?;
     let (run, lock) = enter(&settings, run)?;
     let place = run.root().to_owned();
-    output.note(&first_line(&settings, &data, &config, &device.describe(), &run)?);
+    output.note(&first_line(&settings, &data, &config, &device.describe(), need, &run)?);
     for note in data.notes().iter().chain(&notes).map(String::as_str).chain(why) {
         output.note(note);
     }
@@ -55,13 +70,14 @@ fn train<B: Machinery>(args: &TrainArgs, output: Output, plan: Plan, device: B, 
         output.note(&format!("skipped {}: {}", skipped.name, skipped.reason));
     }
 
-    let engine = device.engine();
+    let (engine, about) = (device.engine(), device.describe());
     let mut trainer = Trainer::new(device, engine, settings.clone(), &data).at(place.display())?;
     if let Some(path) = &args.init_from {
         init_from(&mut trainer, path, &config)?;
     }
     let signals = Signals::listen().context("cannot listen for signals")?;
-    let mut watch = Watch::new(output, &run, &settings, &data);
+    let facts = Facts::new(about, &data, trainer.unet().layout().count() as u64);
+    let mut watch = Watch::new(output, &run, &settings, &facts);
     let session = Session::begin(trainer, run.clone(), lock, &mut watch);
     let mut session =
         session.at(place.display()).next("settings that change the numbers need a run of their own: --out")?;
@@ -74,14 +90,15 @@ fn train<B: Machinery>(args: &TrainArgs, output: Output, plan: Plan, device: B, 
     if outcome == Outcome::Stopped {
         return Err(stopped(&signals, &run, done));
     }
-    outputs::curve(&run, &settings, data.path())?;
+    outputs::curve(&run, &settings)?;
     if outcome == Outcome::Finished {
         let drawn = outputs::pictures(output, session.trainer(), &run, &signals)?;
         if !drawn {
             return Err(stopped(&signals, &run, done));
         }
     }
-    outputs::list(output, &run, done)
+    report::write(&run, &settings, &facts)?;
+    Ok((run, done))
 }
 
 fn stopped(signals: &Signals, run: &RunDir, done: u64) -> anyhow::Error {
@@ -105,13 +122,54 @@ fn enter(settings: &Settings, run: plan::Place) -> Result<(RunDir, RunLock)> {
     Ok((run, lock))
 }
 
+/// Bytes that a step takes; on the CPU those of a rehearsal, which must be there.
+fn memory_needed<B: Machinery>(
+    device: &B,
+    settings: &Settings,
+    config: &UNetConfig,
+    [height, width]: [usize; 2],
+) -> Result<u64> {
+    let at_once = settings.images_at_once().min(settings.train.batch);
+    let need = |images: usize| -> Result<u64> {
+        Ok(match device.rehearsal()? {
+            Some(rehearsal) => memory::of_training(&rehearsal, config, [height, width], images)?,
+            None => Memory::of(config, height, width)?.training(images),
+        })
+    };
+    let needed = need(at_once)?;
+    let available = memory::available();
+    // a GPU has memory of its own
+    if needed <= available || device.threads().is_none() {
+        return Ok(needed);
+    }
+    let hint = match memory::most_at_once(at_once, available, need)? {
+        Some(most) if most >= 16 => format!("--micro-batch {most} fits and gives the same numbers"),
+        Some(most) => format!("--micro-batch {most} fits"),
+        None => "not even one fits: a smaller network (network.block_out_channels) or smaller pictures (data.size)"
+            .to_owned(),
+    };
+    let what = format!(
+        "{at_once} pictures at once take {} of memory to train, and {} are free",
+        bytes(needed),
+        bytes(available)
+    );
+    Err(Failure::new(what).place("train.batch").next(hint).into())
+}
+
 /// Data, network, device, memory, place: one line.
-fn first_line(settings: &Settings, data: &DataSet, config: &UNetConfig, device: &str, run: &RunDir) -> Result<String> {
+fn first_line(
+    settings: &Settings,
+    data: &DataSet,
+    config: &UNetConfig,
+    device: &str,
+    need: u64,
+    run: &RunDir,
+) -> Result<String> {
     let (height, width) = data.size();
-    let memory = Memory::of(config, height, width)?;
+    let parameters = Memory::of(config, height, width)?.parameters;
     let classes = data.classes().map(|classes| format!(" in {} classes", classes.len())).unwrap_or_default();
     let pixels = (data.count() * data.image_len()) as u64;
-    let need = memory.training(settings.images_at_once().min(settings.train.batch)) + pixels;
+    let need = need + pixels;
     Ok(format!(
         "{}: {} pictures of {height}x{width}x{}{classes} ({} held out); network of {} parameters; {device}; \
          about {} of memory; writes to {}",
@@ -119,7 +177,7 @@ fn first_line(settings: &Settings, data: &DataSet, config: &UNetConfig, device: 
         thousands(data.count() as u64),
         data.channels(),
         thousands(data.heldout_indices().len() as u64),
-        thousands(memory.parameters),
+        thousands(parameters),
         bytes(need),
         run.root().display(),
     ))

@@ -14,7 +14,10 @@ use serde_json::json;
 
 use super::signals::Signals;
 use crate::{
-    commands::drawing::{Begin, Drawing, Film, batch_for},
+    commands::{
+        curves::{Curves, smoothed},
+        drawing::{Begin, Drawing, Film, batch_for},
+    },
     failure::Explain,
     output::Output,
     picture::{
@@ -27,65 +30,23 @@ use crate::{
 
 /// Forward passes that a training step is worth, roughly.
 const FORWARDS_PER_STEP: f64 = 3.0;
-/// Steps whose mean loss tells how well a run went.
-const LAST: usize = 200;
-
-/// What `metrics.jsonl` tells.
-#[derive(Debug, Default)]
-struct Metrics {
-    loss: Vec<(f64, f64)>,
-    heldout: Vec<(f64, f64)>,
-    speed: Vec<f64>,
-}
-
-impl Metrics {
-    fn read(run: &RunDir) -> Result<Self> {
-        let path = run.metrics();
-        let text = fs::read_to_string(&path).at(path.display())?;
-        let mut metrics = Self::default();
-        for line in text.lines() {
-            let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else { continue };
-            let number = |key: &str| line.get(key).and_then(serde_json::Value::as_f64);
-            let Some(step) = number("step") else { continue };
-            metrics.loss.extend(number("loss").map(|loss| (step, loss)));
-            metrics.heldout.extend(number("heldout_loss_ema").or(number("heldout_loss")).map(|loss| (step, loss)));
-            metrics.speed.extend(number("images_per_s"));
-        }
-        Ok(metrics)
-    }
-
-    /// Mean loss of the last steps.
-    fn last_loss(&self) -> Option<f64> {
-        let last = &self.loss[self.loss.len().saturating_sub(LAST)..];
-        (!last.is_empty()).then(|| last.iter().map(|(_, loss)| loss).sum::<f64>() / last.len() as f64)
-    }
-}
-
-/// Means over neighbours on both sides, a tenth of the way back and ahead: the curve neither lags where it falls fast nor
-/// shakes where it is flat.
-fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let mut sums = vec![0.0];
-    for &(_, y) in points {
-        sums.push(sums[sums.len() - 1] + y);
-    }
-    let mean = |(i, &(x, _)): (usize, &(f64, f64))| {
-        let (from, to) = (i - i / 10, (i + i / 10 + 1).min(points.len()));
-        (x, (sums[to] - sums[from]) / (to - from) as f64)
-    };
-    points.iter().enumerate().map(mean).collect()
-}
-
 /// Draws `loss.png`.
-pub(super) fn curve(run: &RunDir, settings: &Settings, data: &Path) -> Result<()> {
-    let Metrics { loss, heldout, .. } = Metrics::read(run)?;
-    let smoothed = smoothed(&loss);
-    let series = |name: &str, points, colour, style| Series { name: name.to_owned(), points, colour, style };
+pub(super) fn curve(run: &RunDir, settings: &Settings) -> Result<()> {
+    let curves = Curves::read(run)?;
+    let loss = curves.get("loss");
+    let series = |name: &str, points: &[_], colour, style| Series {
+        name: name.to_owned(),
+        points: points.to_vec(),
+        colour,
+        style,
+    };
     let series = [
         series("loss", loss, COLOURS[0], Style::Faint),
-        series("loss (smoothed)", smoothed, COLOURS[0], Style::Line),
-        series("held out (ema)", heldout, COLOURS[1], Style::Dots),
+        series("loss (smoothed)", &smoothed(loss), COLOURS[0], Style::Line),
+        series("held out (ema)", curves.get("heldout_loss_ema"), COLOURS[1], Style::Dots),
     ];
-    let name = data.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name =
+        Path::new(&settings.data.path).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let title = if name.is_empty() { settings.train.name.clone() } else { name };
     let path = run.root().join("loss.png");
     png::write(&path, &plot::draw(&title, "step", &series), &[]).at(path.display())
@@ -107,12 +68,9 @@ pub(super) fn pictures<B: Backend<Elem = f32>>(
     if count == 0 || (fresh(&still) && fresh(&moving)) {
         return Ok(true);
     }
-    let metrics = Metrics::read(run)?;
-    let each = |speed: &f64| settings.train.batch as f64 * settings.log.every as f64 / speed;
-    let trained: f64 = metrics.speed.iter().map(each).sum();
-    let mut speeds = metrics.speed.clone();
-    speeds.sort_by(f64::total_cmp);
-    let speed = speeds.get(speeds.len() / 2).copied().unwrap_or(f64::INFINITY);
+    let curves = Curves::read(run)?;
+    let trained = curves.seconds(settings);
+    let speed = curves.median("images_per_s").unwrap_or(f64::INFINITY);
     let time = (count * wanted) as f64 / (FORWARDS_PER_STEP * speed);
     if time > trained {
         output.note(&format!(
@@ -171,7 +129,8 @@ pub(super) fn pictures<B: Backend<Elem = f32>>(
 #[error("stopped")]
 struct Stopped;
 
-fn newest_checkpoint(run: &RunDir) -> Option<std::path::PathBuf> {
+/// The folder of a run's newest checkpoint.
+pub(super) fn newest_checkpoint(run: &RunDir) -> Option<std::path::PathBuf> {
     let newest = *steps(&run.checkpoints()).ok()?.last()?;
     Some(run.checkpoints().join(ddpm_train::checkpoint::step_name(newest)))
 }
@@ -186,7 +145,7 @@ fn hash(folder: &Path) -> Option<String> {
 
 /// One line for each file that the run has left, and the JSON.
 pub(super) fn list(output: Output, run: &RunDir, done: u64) -> Result<()> {
-    let metrics = Metrics::read(run)?;
+    let curves = Curves::read(run)?;
     let checkpoint = newest_checkpoint(run);
     let root = run.root();
     let files = [
@@ -195,6 +154,7 @@ pub(super) fn list(output: Output, run: &RunDir, done: u64) -> Result<()> {
         (root.join("loss.png"), "the loss curve"),
         (root.join("samples.png"), "pictures by the trained model"),
         (root.join("denoising.gif"), "how they came out of noise"),
+        (root.join(super::report::FILE), "all of it on one page, for a browser"),
         (run.samples(), "pictures made while training"),
     ];
     let checkpoints =
@@ -203,13 +163,13 @@ pub(super) fn list(output: Output, run: &RunDir, done: u64) -> Result<()> {
     for (path, what) in &left {
         output.result(&format!("{}  {what}", path.display()))?;
     }
-    let loss = metrics.last_loss();
-    if let Some(loss) = loss {
-        output.result(&format!("loss {loss:.4} (mean of the last {} lines)", metrics.loss.len().min(LAST)))?;
+    let loss = curves.last_loss();
+    if let Some((loss, lines)) = loss {
+        output.result(&format!("loss {loss:.4} (mean of the last {lines} lines)"))?;
     }
     let paths: Vec<_> = left.iter().map(|(path, _)| path).collect();
     output.json(&json!({
-        "run": root, "steps": done, "loss": loss, "heldout_loss": metrics.heldout.last().map(|(_, loss)| loss),
+        "run": root, "steps": done, "loss": loss.map(|(loss, _)| loss), "heldout_loss": curves.get("heldout_loss_ema").last().map(|(_, loss)| loss),
         "checkpoint": checkpoint, "files": paths,
     }))?;
     Ok(())

@@ -1,16 +1,21 @@
 //! What is shown and drawn while training.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use ddpm_train::{
-    data::DataSet,
-    run::RunDir,
+    run::{EncodedPng, Events, RunDir, RunError},
     settings::Settings,
     trainer::{Observer, Preview, StepReport},
 };
 use serde_json::json;
 
-use super::outputs;
+use super::{
+    outputs,
+    report::{self, Facts},
+};
 use crate::{
     output::Output,
     picture::{
@@ -25,7 +30,8 @@ pub(super) struct Watch {
     output: Output,
     run: RunDir,
     settings: Settings,
-    data: PathBuf,
+    facts: Facts,
+    events: Option<Events>,
     progress: Option<Progress>,
     loss: Smooth,
     speed: Smooth,
@@ -33,12 +39,13 @@ pub(super) struct Watch {
 
 impl Watch {
     /// For a run that has not begun.
-    pub(super) fn new(output: Output, run: &RunDir, settings: &Settings, data: &DataSet) -> Self {
+    pub(super) fn new(output: Output, run: &RunDir, settings: &Settings, facts: &Facts) -> Self {
         Self {
             output,
             run: run.clone(),
             settings: settings.clone(),
-            data: data.path().to_owned(),
+            facts: facts.clone(),
+            events: None,
             progress: None,
             loss: Smooth::default(),
             speed: Smooth::default(),
@@ -48,6 +55,10 @@ impl Watch {
     /// Training begins, with so many steps done before.
     pub(super) fn begin(&mut self, done: u64) {
         if done < self.settings.train.steps {
+            if self.settings.log.tensorboard {
+                let opened = Events::open(&self.run.events(), done, now());
+                self.events = opened.map_err(|error| self.no_events(&error)).ok();
+            }
             self.progress = Some(Progress::new(self.output, "step", done, self.settings.train.steps));
         }
     }
@@ -59,7 +70,12 @@ impl Watch {
         }
     }
 
-    fn draw(&self, preview: &Preview) -> anyhow::Result<()> {
+    /// TensorBoard's file is a convenience: training goes on without it.
+    fn no_events(&mut self, error: &RunError) {
+        self.message(&format!("nothing more is written for TensorBoard: {error}"));
+    }
+
+    fn draw(&mut self, preview: &Preview) -> anyhow::Result<()> {
         for (name, images) in [("", &preview.ema), ("-raw", &preview.raw)] {
             let (n, height, width, channels) = images.dim();
             let values: Vec<f32> = images.iter().copied().collect();
@@ -72,9 +88,21 @@ impl Watch {
             });
             let text = [("ddpm".to_owned(), about.to_string())];
             png::write(&path, &picture, &text)?;
+            if let Some(events) = &mut self.events {
+                let bytes = std::fs::read(&path)?;
+                let (height, width, channels) = (picture.height, picture.width, picture.channels);
+                let tag = if name.is_empty() { "samples" } else { "samples (raw)" };
+                events.picture(now(), preview.step, tag, EncodedPng { height, width, channels, bytes: &bytes })?;
+            }
         }
-        outputs::curve(&self.run, &self.settings, &self.data)
+        outputs::curve(&self.run, &self.settings)?;
+        report::write(&self.run, &self.settings, &self.facts)
     }
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 impl Observer for Watch {
@@ -86,6 +114,18 @@ impl Observer for Watch {
                 let heldout = report.heldout.map(|h| format!("  held out {:.4}", h.ema)).unwrap_or_default();
                 format!("loss {loss:.4}{heldout}  lr {:.1e}  {speed:.0} images/s", report.lr)
             });
+        }
+    }
+
+    fn logged(&mut self, report: &StepReport) {
+        let Some(events) = &mut self.events else { return };
+        // The same keys as in metrics.jsonl, by the same way.
+        let line = serde_json::to_value(report).unwrap_or_default();
+        let numbers = line.as_object().into_iter().flatten().filter(|(key, _)| *key != "step");
+        let numbers: Vec<_> = numbers.filter_map(|(key, value)| Some((key.as_str(), value.as_f64()?))).collect();
+        if let Err(error) = events.numbers(now(), report.step, &numbers) {
+            self.events = None;
+            self.no_events(&error);
         }
     }
 

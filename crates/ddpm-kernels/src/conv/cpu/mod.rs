@@ -1,7 +1,7 @@
 //! Convolutions on the CPU: sizes are checked here and the engine is chosen; an engine makes its operand row by row beside
 //! the zeros that surround it.
 
-mod amx;
+mod bf16;
 pub(crate) mod direct;
 pub(in crate::conv) mod engine;
 mod store;
@@ -28,7 +28,7 @@ pub(crate) fn conv<T: Element>(
     e.check("conv", [s.n, s.out_h, s.out_w, s.o])?;
     match Engine::of(cpu, &s, Direction::Forward) {
         Engine::Direct => direct::conv(cpu, &s, x, w, e),
-        Engine::Tiles(tiles) => amx::conv(tiles, cpu, &s, x, w, e),
+        Engine::Tiles(tiles) => bf16::conv(tiles, cpu, &s, x, w, e),
         Engine::Winograd => winograd::conv(cpu, &s, x, w, e),
     }
 }
@@ -44,7 +44,7 @@ pub(crate) fn input_grad<T: Element>(
     expect("conv_input_grad", "dy", [s.n, s.out_h, s.out_w, s.o], dy.shape())?;
     match Engine::of(cpu, &s, Direction::InputGrad) {
         Engine::Direct => direct::input_grad(cpu, &s, dy, w, x),
-        Engine::Tiles(tiles) => amx::input_grad(tiles, cpu, &s, dy, w, x),
+        Engine::Tiles(tiles) => bf16::input_grad(tiles, cpu, &s, dy, w, x),
         Engine::Winograd => winograd::input_grad(cpu, &s, dy, w, x),
     }
 }
@@ -65,7 +65,7 @@ pub(crate) fn weight_grad<T: Element>(
     expect(OPERATION, "the range of the weight's gradient", [len], Shape::from([dw.len()]))?;
     match Engine::of(cpu, &s, Direction::WeightGrad) {
         Engine::Direct => direct::weight_grad(cpu, &s, dy, x, &mut grads[dw]),
-        Engine::Tiles(tiles) => amx::weight_grad(tiles, cpu, &s, dy, x, &mut grads[dw]),
+        Engine::Tiles(tiles) => bf16::weight_grad(tiles, cpu, &s, dy, x, &mut grads[dw]),
         Engine::Winograd => winograd::weight_grad(cpu, &s, dy, x, &mut grads[dw]),
     }
     Ok(())

@@ -28,6 +28,13 @@ impl Block {
         self.images.len() * self.rows.len().div_ceil(TILE) * self.across()
     }
 
+    /// Tiles of these images that come before a part of them.
+    pub(super) fn tiles_before(&self, part: &Self) -> usize {
+        let images = Self { images: self.images.start..part.images.start, ..self.clone() };
+        let rows = Self { images: 0..1, rows: self.rows.start..part.rows.start, w: self.w };
+        images.tiles() + rows.tiles()
+    }
+
     /// The image and the rows of pixels of each row of tiles.
     pub(super) fn tile_rows(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
         let of_image = move |image| {

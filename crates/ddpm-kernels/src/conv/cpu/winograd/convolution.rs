@@ -93,7 +93,7 @@ impl<'a, T: Element> Convolution<'a, T> {
             }
             Ready::Products(m) => {
                 let m_plane = self.products_plane(self.all().tiles());
-                let before = Block { images: 0..block.images.start, ..block.clone() }.tiles();
+                let before = self.all().tiles_before(block);
                 for (panel, m) in m.chunks_exact(POINTS * m_plane).enumerate() {
                     let columns = self.weights.columns(panel);
                     output(isa, (&m[before * columns.width..], m_plane), columns, block, o, y, &mut finish);

@@ -5,7 +5,7 @@ use super::transform::{POINTS, TILE};
 use crate::operand::cpu::Cut;
 
 /// Elements of the transformed operand of a block.
-const BLOCK_ELEMENTS: usize = 1 << 18;
+const BLOCK_ELEMENTS: usize = 1 << 17;
 /// Tiles of a block at least: the weights are read once for each.
 const BLOCK_TILES: usize = 64;
 

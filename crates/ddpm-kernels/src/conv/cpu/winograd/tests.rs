@@ -32,17 +32,21 @@ fn no_bit_depends_on_threads_batch_or_instruction_set() {
     });
 }
 
-/// One image and fifteen are computed in different orders, here over several chains of sums.
+/// One image and several are computed in different orders, here over several chains of sums, and with images cut into parts.
 #[test]
 fn no_bit_depends_on_which_of_weights_and_tiles_pass_by() {
-    let (cpu, case) = (cpu::<f32>(), Case { n: 15, h: 9, w: 9, c: [330, 0], o: 340, ..PLAIN });
-    forced::with(Engine::Winograd, || {
-        let (many, one) = (Held::new(&cpu, case), Held::new(&cpu, Case { n: 1, ..case }));
-        let (y, first) = (many.forward(&cpu).y, one.forward(&cpu).y);
-        same_bits("y", first.as_slice(), &y.as_slice()[..first.shape().len()]);
-        let (dx, first) = (&many.backward(&cpu)[0], &one.backward(&cpu)[0]);
-        same_bits("dx", first, &dx[..first.len()]);
-    });
+    let cpu = cpu::<f32>();
+    let chains = Case { n: 15, h: 9, w: 9, c: [330, 0], o: 340, ..PLAIN };
+    let parts = Case { n: 2, h: 41, w: 32, c: [130, 0], o: 33, ..PLAIN };
+    for case in [chains, parts] {
+        forced::with(Engine::Winograd, || {
+            let (many, one) = (Held::new(&cpu, case), Held::new(&cpu, Case { n: 1, ..case }));
+            let (y, first) = (many.forward(&cpu).y, one.forward(&cpu).y);
+            same_bits("y", first.as_slice(), &y.as_slice()[..first.shape().len()]);
+            let (dx, first) = (&many.backward(&cpu)[0], &one.backward(&cpu)[0]);
+            same_bits("dx", first, &dx[..first.len()]);
+        });
+    }
 }
 
 /// Every size with every number of channels, and with them in turn every option.

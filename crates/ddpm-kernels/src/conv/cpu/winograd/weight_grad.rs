@@ -15,12 +15,14 @@ use crate::operand::cpu::Rows;
 use crate::sums::GROUP;
 
 /// Tiles whose products are one chain of sums, nearly: what they read of a panel stays in the first-level cache.
-const CHAIN_TILES: usize = 128;
+const CHAIN_TILES: usize = 64;
 /// Tiles that a task transforms at least, where an image or a group has as many.
 const PART_TILES: usize = 16;
 /// Elements of transformed tiles that are kept at a time, where a chain has no more.
 const KEPT_ELEMENTS: usize = 1 << 22;
 
+/// Elements of a group's sums, up to which one task does all of the group.
+const OWN_SUMS: usize = 3 << 17;
 /// Tiles of a group up to which tasks own channels of dU, and not points: so few are read again sooner than dU is stored.
 const FEW_TILES: usize = 32;
 /// Channels of such a task.
@@ -37,6 +39,10 @@ pub(in crate::conv::cpu) fn weight_grad<T: Element>(
     let (x, dy) = (Rows::new(cpu, x), Rows::new(cpu, &Operand::plain(dy)));
     let layout = Layout::new(Micro::new::<T>(cpu.isa()), s);
     let part_len = layout.part();
+    if layout.groups_at_once(cpu.threads()) {
+        group_by_group(cpu, &layout, &x, &dy, &Gradient::new(dw, s));
+        return;
+    }
     let kept = (KEPT_ELEMENTS / (layout.chain * part_len)).max(1) * layout.chain;
     // always of one size, so that layers of any shape share the buffer
     let mut parts = cpu.scratch((kept * part_len).max(KEPT_ELEMENTS));
@@ -44,7 +50,7 @@ pub(in crate::conv::cpu) fn weight_grad<T: Element>(
     let few =
         s.n.min(GROUP) * layout.image_tiles() <= FEW_TILES && s.c >= 4 * SLICE && passes.iter().all(|p| p[0].whole());
     let mut sums = cpu.scratch(0);
-    let dw = Gradient { dw: DisjointMut::new(dw), c: s.c, o: s.o };
+    let dw = Gradient::new(dw, s);
     for sections in passes {
         let jobs: Vec<_> = sections.iter().flat_map(|s| s.parts.clone().map(move |part| (s, part))).collect();
         let out = DisjointMut::new(&mut parts);
@@ -69,7 +75,7 @@ pub(in crate::conv::cpu) fn weight_grad<T: Element>(
             });
             continue;
         }
-        let du_plane = plane(s.c * layout.width);
+        let du_plane = layout.du_plane();
         if sums.is_empty() {
             sums = cpu.scratch(sections.len() * POINTS * du_plane);
         }
@@ -80,13 +86,36 @@ pub(in crate::conv::cpu) fn weight_grad<T: Element>(
             layout.multiply(parts, &sections[i / POINTS], i % POINTS, all.clone(), du);
         });
         if sections.iter().all(|s| s.last) {
-            cpu.parallel(s.c, s.c * s.o * 8, |c| {
-                for du in sums.chunks_exact(POINTS * du_plane).take(sections.len()) {
-                    dw.add(cpu, (du, du_plane), layout.width, c..c + 1, 0);
-                }
-            });
+            dw.add_groups(cpu, &layout, &sums[..sections.len() * POINTS * du_plane]);
         }
     }
+}
+
+/// Adds the gradient, each group of images by one task: its sums and the tiles that are added next stay in its cache.
+fn group_by_group<T: Element>(cpu: &Cpu<T>, layout: &Layout, x: &Rows<'_, T>, dy: &Rows<'_, T>, dw: &Gradient<'_, T>) {
+    let s = &layout.s;
+    let (part_len, du_plane) = (layout.part(), layout.du_plane());
+    let groups = s.n.div_ceil(GROUP);
+    let mut sums = cpu.scratch(groups * POINTS * du_plane);
+    let out = DisjointMut::new(&mut sums);
+    cpu.parallel(groups, s.nanoseconds(), |group| {
+        // SAFETY: groups lie one after the other.
+        let sums = unsafe { out.part(group * POINTS * du_plane..(group + 1) * POINTS * du_plane) };
+        let images = group * GROUP..((group + 1) * GROUP).min(s.n);
+        let count = layout.parts(images.len());
+        let mut parts = cpu.scratch(layout.chain * part_len);
+        for first in (0..count).step_by(layout.chain) {
+            let chain = first..(first + layout.chain).min(count);
+            for (part, to) in chain.clone().zip(parts.chunks_exact_mut(part_len)) {
+                layout.transform(cpu, x, dy, &images, part, to);
+            }
+            let section = Section { images: images.clone(), last: chain.end == count, parts: chain, at: 0 };
+            for (point, du) in sums.chunks_exact_mut(du_plane).enumerate() {
+                layout.multiply(&parts, &section, point, 0..s.c, du);
+            }
+        }
+    });
+    dw.add_groups(cpu, layout, &sums);
 }
 
 /// Parts of a group that are transformed and multiplied in one pass.
@@ -113,7 +142,21 @@ struct Gradient<'a, T> {
     o: usize,
 }
 
-impl<T: Element> Gradient<'_, T> {
+impl<'a, T: Element> Gradient<'a, T> {
+    fn new(dw: &'a mut [T], s: &Sizes) -> Self {
+        Self { dw: DisjointMut::new(dw), c: s.c, o: s.o }
+    }
+
+    /// Adds Gᵀ dU G of groups, one after the other.
+    fn add_groups(&self, cpu: &Cpu<T>, layout: &Layout, sums: &[T]) {
+        let du_plane = layout.du_plane();
+        cpu.parallel(self.c, self.c * self.o * 8, |c| {
+            for du in sums.chunks_exact(POINTS * du_plane) {
+                self.add(cpu, (du, du_plane), layout.width, c..c + 1, 0);
+            }
+        });
+    }
+
     /// Adds Gᵀ dU G of some channels, the first of which is row `channels.start − first` of `du`. Groups are added in order: each
     /// element of the gradient is a chain of its own.
     fn add(&self, cpu: &Cpu<T>, (du, du_plane): (&[T], usize), width: usize, channels: Range<usize>, first: usize) {
@@ -174,6 +217,18 @@ impl Layout {
     /// Elements of a part: whole rows of V, and of any panel of dM.
     fn part(&self) -> usize {
         (POINTS * (self.v_plane() + self.dm_plane())).next_multiple_of(self.s.c * 2 * self.micro.lanes)
+    }
+
+    /// Elements of a plane of dU.
+    fn du_plane(&self) -> usize {
+        plane(self.s.c * self.width)
+    }
+
+    /// Whether each group of images is done by one thread: where its sums are small, and no thread waits long for the others.
+    fn groups_at_once(&self, threads: usize) -> bool {
+        let groups = self.s.n.div_ceil(GROUP);
+        let rounds = groups.div_ceil(threads);
+        POINTS * self.du_plane() <= OWN_SUMS && 4 * groups >= 3 * rounds * threads
     }
 
     /// Parts of an image, if not less than one.

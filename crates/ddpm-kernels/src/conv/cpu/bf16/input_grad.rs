@@ -34,7 +34,7 @@ pub(in crate::conv::cpu) fn input_grad<T: Element>(
 ) -> Result<Pulled<Cpu<T>>, KernelError> {
     let g = s.g;
     let rows = Rows::new(cpu, x);
-    let weights = Weights::of_inputs(cpu, w.as_slice(), g.kernel * g.kernel, s.c, s.o);
+    let weights = Weights::of_inputs(cpu, engine.parts(), w.as_slice(), g.kernel * g.kernel, s.c, s.o);
     let (around, stored_h) = (around(g), rows.stored[1]);
     let columns = s.out_w + 2 * around;
     let enlarged = if rows.nearest_2x { 2 } else { 1 };
@@ -50,7 +50,7 @@ pub(in crate::conv::cpu) fn input_grad<T: Element>(
         let from = rows_reached(g, &value);
         let image_rows = from.len();
         let slack = SIDE + 3 * columns;
-        let mut left = Left::new(cpu, s.o, images.len() * image_rows, columns, slack);
+        let mut left = Left::new(cpu, engine.parts(), s.o, images.len() * image_rows, columns, slack);
         for (i, image) in images.clone().enumerate() {
             for (j, y) in from.clone().enumerate() {
                 let row = i * image_rows + j;

@@ -1,5 +1,5 @@
 //! Weights in the order in which tiles read them: panels of up to 32 columns, in which each step (32 numbers of k, then a tap of
-//! them) has one or two tiles of high parts, then as many of low parts.
+//! them) has one or two tiles of high parts, then as many of low parts if there are any.
 
 use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::cpu::disjoint::DisjointMut;
@@ -11,10 +11,11 @@ use super::unit::{DEPTH, SIDE, TILE_BYTES};
 /// Numbers of u32 (pairs) in a tile.
 const TILE: usize = TILE_BYTES / 4;
 
-/// The first tile, and the one `low` pairs later.
-fn squares(tiles: &mut [u32], low: usize) -> [&mut Square; 2] {
-    let (high, low) = tiles.split_at_mut(low);
-    [high, low].map(|tile| bytemuck::from_bytes_mut(bytemuck::cast_slice_mut(&mut tile[..TILE])))
+/// The first tile, and the one `low` pairs later if there is one.
+fn squares(tiles: &mut [u32], low: usize) -> (&mut Square, Option<&mut Square>) {
+    let (high, low) = tiles.split_at_mut(low.min(tiles.len()));
+    let square = |tile| bytemuck::from_bytes_mut(bytemuck::cast_slice_mut(tile));
+    (square(&mut high[..TILE]), low.get_mut(..TILE).map(square))
 }
 
 /// A packed right operand `[taps · depth, columns]`.
@@ -23,6 +24,7 @@ pub(super) struct Weights<T: Element> {
     taps: usize,
     depth: usize,
     columns: usize,
+    parts: usize,
 }
 
 /// Some columns of it.
@@ -38,23 +40,24 @@ pub(super) struct Panel<'a> {
     taps: usize,
     /// Steps of k of one tap.
     steps: usize,
+    parts: usize,
 }
 
 impl<T: Element> Weights<T> {
     /// For `y = x·w`: k counts input channels, columns are output channels; `w [taps, C, O]`.
-    pub(super) fn of_outputs(cpu: &Cpu<T>, w: &[T], taps: usize, c: usize, o: usize) -> Self {
-        Self::pack(cpu, taps, c, o, |isa, tap, k, first, tiles, low| {
+    pub(super) fn of_outputs(cpu: &Cpu<T>, parts: usize, w: &[T], taps: usize, c: usize, o: usize) -> Self {
+        Self::pack(cpu, parts, taps, c, o, |isa, tap, k, first, tiles, low| {
             let size = (DEPTH.min(c - k), SIDE.min(o - first));
-            let [high, low] = squares(tiles, low);
+            let (high, low) = squares(tiles, low);
             order::pair_tile(isa, &w[(tap * c + k) * o + first..], o, size, high, low);
         })
     }
 
     /// For `dx = dy·wᵀ`: k counts output channels, columns are input channels.
-    pub(super) fn of_inputs(cpu: &Cpu<T>, w: &[T], taps: usize, c: usize, o: usize) -> Self {
-        Self::pack(cpu, taps, o, c, |isa, tap, k, first, tiles, low| {
+    pub(super) fn of_inputs(cpu: &Cpu<T>, parts: usize, w: &[T], taps: usize, c: usize, o: usize) -> Self {
+        Self::pack(cpu, parts, taps, o, c, |isa, tap, k, first, tiles, low| {
             let size = (SIDE.min(c - first), DEPTH.min(o - k));
-            let [high, low] = squares(tiles, low);
+            let (high, low) = squares(tiles, low);
             order::pair_columns(isa, &w[(tap * c + first) * o + k..], o, size, high, low);
         })
     }
@@ -62,22 +65,22 @@ impl<T: Element> Weights<T> {
     /// `fill(isa, tap, first k, first column, tiles from the one to fill on, distance of its low part)`.
     fn pack(
         cpu: &Cpu<T>,
+        parts: usize,
         taps: usize,
         depth: usize,
         columns: usize,
         fill: impl Fn(Isa, usize, usize, usize, &mut [u32], usize) + Send + Sync,
     ) -> Self {
         let (steps, wide) = (depth.div_ceil(DEPTH), columns.div_ceil(SIDE));
-        // high and low parts of a tile: as much as two tiles
-        let mut tiles = cpu.scratch(taps * steps * wide * 2 * TILE);
+        let mut tiles = cpu.scratch(taps * steps * wide * parts * TILE);
         let out = DisjointMut::new(&mut tiles);
         let panels = wide.div_ceil(2);
         cpu.parallel(panels * taps, taps * depth * columns, |task| {
             let (panel, tap) = (task / taps, task % taps);
             let side = (wide - 2 * panel).min(2);
-            let len = side * 2 * TILE;
+            let len = side * parts * TILE;
             for step in 0..steps {
-                let start = 2 * panel * taps * steps * 2 * TILE + (step * taps + tap) * len;
+                let start = 2 * panel * taps * steps * parts * TILE + (step * taps + tap) * len;
                 // SAFETY: every task has its own panel or tap.
                 let tiles = bytemuck::cast_slice_mut(unsafe { out.part(start..start + len) });
                 for tile in 0..side {
@@ -86,7 +89,7 @@ impl<T: Element> Weights<T> {
                 }
             }
         });
-        Self { tiles, taps, depth, columns }
+        Self { tiles, taps, depth, columns, parts }
     }
 
     pub(super) fn panels(&self) -> impl Iterator<Item = Panel<'_>> {
@@ -95,7 +98,7 @@ impl<T: Element> Weights<T> {
         let tiles: &[u32] = bytemuck::cast_slice(&self.tiles);
         (0..wide).step_by(2).map(move |tile| {
             let side = (wide - tile).min(2);
-            let per_column = self.taps * steps * 2 * TILE;
+            let per_column = self.taps * steps * self.parts * TILE;
             let first = tile * SIDE;
             let columns = (self.columns - first).min(side * SIDE);
             Panel {
@@ -105,6 +108,7 @@ impl<T: Element> Weights<T> {
                 side,
                 taps: self.taps,
                 steps,
+                parts: self.parts,
             }
         })
     }
@@ -138,11 +142,11 @@ impl Panel<'_> {
 
     /// Bytes from one step to the next.
     pub(super) fn step_bytes(&self) -> usize {
-        self.side * 2 * TILE_BYTES
+        self.side * self.parts * TILE_BYTES
     }
 
-    /// Bytes from a high tile to its low one.
+    /// Bytes from a high tile to its low one, if there is one.
     pub(super) fn low_bytes(&self) -> usize {
-        self.side * TILE_BYTES
+        (self.parts - 1) * self.side * TILE_BYTES
     }
 }

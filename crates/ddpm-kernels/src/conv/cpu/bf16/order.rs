@@ -1,10 +1,9 @@
 //! The orders in which tiles read their operands, made while numbers are split into parts of bf16: planes of pixels, pairs of
 //! rows, and rows that become columns. On AMX in registers, elsewhere (in tests) in plain code, with the same bits.
 
-use ddpm_tensor::cpu::isa::Set;
 use ddpm_tensor::{Element, Isa};
 
-use super::bf16::{pair, parts};
+use super::parts::{pair, parts as parts_of};
 use super::unit::{DEPTH, SIDE};
 
 /// 16 rows of 16 pairs: a tile of a right operand.
@@ -13,26 +12,38 @@ pub(super) type Square = [[u32; SIDE]; SIDE];
 /// The same numbers as f32 where the machine converts them itself.
 #[cfg(target_arch = "x86_64")]
 fn native<T: Element>(isa: Isa, numbers: &[T]) -> Option<&[f32]> {
-    (isa.set() == Set::Amx).then(|| T::as_f32(numbers)).flatten()
+    isa.multiplies_bf16().then(|| T::as_f32(numbers)).flatten()
 }
 
-/// Splits pixels of `c` numbers into planes of 32 channels, high and low in turn, each `plane` numbers long; in a plane pixels
-/// follow each other from `at` on, with zeros where there are no more channels.
-pub(super) fn split_pixels<T: Element>(isa: Isa, from: &[T], c: usize, planes: &mut [u16], plane: usize, at: usize) {
-    for (k, planes) in planes.chunks_exact_mut(2 * plane).enumerate() {
+/// Splits pixels of `c` numbers into planes of 32 channels, each of them followed by one of low parts where `parts` is 2; planes are
+/// `plane` numbers long, in which pixels follow each other from `at` on, with zeros where there are no more channels.
+pub(super) fn split_pixels<T: Element>(
+    isa: Isa,
+    from: &[T],
+    c: usize,
+    planes: &mut [u16],
+    (plane, parts): (usize, usize),
+    at: usize,
+) {
+    for (k, planes) in planes.chunks_exact_mut(parts * plane).enumerate() {
         let (high, low) = planes.split_at_mut(plane);
-        let (high, low) = (high[at..].as_chunks_mut::<DEPTH>().0, low[at..].as_chunks_mut::<DEPTH>().0);
+        let high = high[at..].as_chunks_mut::<DEPTH>().0;
+        let mut low = (parts == 2).then(|| low[at..].as_chunks_mut::<DEPTH>().0);
         #[cfg(target_arch = "x86_64")]
         if let Some(from) = native(isa, from) {
-            // SAFETY: AMX comes with AVX-512 and its conversions.
+            // SAFETY: the machine has AVX-512 and its conversions.
             unsafe { avx512::split_pixels(from, c, k * DEPTH, high, low) };
             continue;
         }
         let _ = isa;
-        for (from, (high, low)) in from.chunks_exact(c).zip(high.iter_mut().zip(low)) {
-            (*high, *low) = ([0; DEPTH], [0; DEPTH]);
-            for ((from, high), low) in from[k * DEPTH..].iter().zip(high).zip(low) {
-                [*high, *low] = parts(from.to_f32());
+        for (i, (from, high)) in from.chunks_exact(c).zip(high).enumerate() {
+            let mut numbers = [[0; 2]; DEPTH];
+            for (number, from) in numbers.iter_mut().zip(&from[k * DEPTH..]) {
+                *number = parts_of(from.to_f32());
+            }
+            *high = numbers.map(|[high, _]| high);
+            if let Some(low) = &mut low {
+                low[i] = numbers.map(|[_, low]| low);
             }
         }
     }
@@ -44,13 +55,13 @@ pub(super) fn pair_rows<T: Element>(
     first: &[T],
     second: &[T],
     high: &mut [u32],
-    low: &mut [u32],
+    mut low: Option<&mut [u32]>,
     tile: usize,
 ) {
     assert_eq!(first.len(), second.len(), "rows of a pair");
     #[cfg(target_arch = "x86_64")]
     if let (Some(first), Some(second)) = (native(isa, first), native(isa, second)) {
-        // SAFETY: AMX comes with AVX-512 and its conversions.
+        // SAFETY: the machine has AVX-512 and its conversions.
         unsafe { avx512::pair_rows(first, second, high, low, tile) };
         return;
     }
@@ -58,7 +69,11 @@ pub(super) fn pair_rows<T: Element>(
     for column in 0..first.len().next_multiple_of(SIDE) {
         let at = column / SIDE * tile + column % SIDE;
         let number = |row: &[T]| row.get(column).map_or(0.0, |x| x.to_f32());
-        [high[at], low[at]] = pair(number(first), number(second));
+        let numbers = pair(number(first), number(second));
+        high[at] = numbers[0];
+        if let Some(low) = &mut low {
+            low[at] = numbers[1];
+        }
     }
 }
 
@@ -69,19 +84,25 @@ pub(super) fn pair_tile<T: Element>(
     row: usize,
     (depth, columns): (usize, usize),
     high: &mut Square,
-    low: &mut Square,
+    low: Option<&mut Square>,
 ) {
     #[cfg(target_arch = "x86_64")]
     if let Some(from) = native(isa, from) {
-        // SAFETY: AMX comes with AVX-512 and its conversions.
+        // SAFETY: the machine has AVX-512 and its conversions.
         unsafe { avx512::pair_tile(from, row, (depth, columns), high, low) };
         return;
     }
     let _ = isa;
-    for (k, (high, low)) in high.iter_mut().zip(low).enumerate() {
-        for (j, (high, low)) in high.iter_mut().zip(low).enumerate() {
-            let number = |k: usize| if k < depth && j < columns { from[k * row + j].to_f32() } else { 0.0 };
-            [*high, *low] = pair(number(2 * k), number(2 * k + 1));
+    plain_tile(high, low, |k, j| if k < depth && j < columns { from[k * row + j].to_f32() } else { 0.0 });
+}
+
+/// A tile of pairs of the numbers `number(k, column)`.
+fn plain_tile(high: &mut Square, mut low: Option<&mut Square>, number: impl Fn(usize, usize) -> f32) {
+    for (k, j) in (0..SIDE).flat_map(|k| (0..SIDE).map(move |j| (k, j))) {
+        let numbers = pair(number(2 * k, j), number(2 * k + 1, j));
+        high[k][j] = numbers[0];
+        if let Some(low) = &mut low {
+            low[k][j] = numbers[1];
         }
     }
 }
@@ -94,28 +115,23 @@ pub(super) fn pair_columns<T: Element>(
     row: usize,
     (columns, depth): (usize, usize),
     high: &mut Square,
-    low: &mut Square,
+    low: Option<&mut Square>,
 ) {
     #[cfg(target_arch = "x86_64")]
     if let Some(from) = native(isa, from) {
-        // SAFETY: AMX comes with AVX-512 and its conversions.
+        // SAFETY: the machine has AVX-512 and its conversions.
         unsafe { avx512::pair_columns(from, row, (columns, depth), high, low) };
         return;
     }
     let _ = isa;
-    for (k, (high, low)) in high.iter_mut().zip(low).enumerate() {
-        for (j, (high, low)) in high.iter_mut().zip(low).enumerate() {
-            let number = |k: usize| if k < depth && j < columns { from[j * row + k].to_f32() } else { 0.0 };
-            [*high, *low] = pair(number(2 * k), number(2 * k + 1));
-        }
-    }
+    plain_tile(high, low, |k, j| if k < depth && j < columns { from[j * row + k].to_f32() } else { 0.0 });
 }
 
-/// Where the numbers of a turned matrix go: row c is `row` after row c − 1, low parts are `low` after high ones.
+/// Where the numbers of a turned matrix go: row c is `row` after row c − 1, low parts, if wanted, are `low` after high ones.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Turned {
     pub(super) row: usize,
-    pub(super) low: usize,
+    pub(super) low: Option<usize>,
 }
 
 /// Turns `count` positions of `c` numbers each, `stride` apart, into rows of channels: `out[c·row + at + i]`.
@@ -138,14 +154,18 @@ pub(super) fn turn<T: Element>(
             let from = &from[first * stride + channel..];
             #[cfg(target_arch = "x86_64")]
             if let Some(from) = native(isa, from) {
-                // SAFETY: AMX comes with AVX-512 and its conversions.
+                // SAFETY: the machine has AVX-512 and its conversions.
                 unsafe { avx512::turn(from, stride, (positions, channels), out, to) };
                 continue;
             }
             let _ = isa;
             for (i, j) in (0..positions).flat_map(|i| (0..channels).map(move |j| (i, j))) {
                 let at = j * to.row + i;
-                [out[at], out[at + to.low]] = parts(from[i * stride + j].to_f32());
+                let numbers = parts_of(from[i * stride + j].to_f32());
+                out[at] = numbers[0];
+                if let Some(low) = to.low {
+                    out[at + low] = numbers[1];
+                }
             }
         }
     }
@@ -156,7 +176,7 @@ mod avx512 {
     #[allow(clippy::wildcard_imports)] // the names are Intel's own
     use std::arch::x86_64::*;
 
-    use super::super::bf16::native::{pairs, parts, parts_of_32};
+    use super::super::parts::native::{pairs, parts, parts_of_32, round};
     use super::{DEPTH, SIDE, Square, Turned};
 
     /// Up to 16 numbers, then zeros.
@@ -182,25 +202,37 @@ mod avx512 {
         c: usize,
         channel: usize,
         high: &mut [[u16; DEPTH]],
-        low: &mut [[u16; DEPTH]],
+        low: Option<&mut [[u16; DEPTH]]>,
     ) {
-        for (from, (high, low)) in from.chunks_exact(c).zip(high.iter_mut().zip(low)) {
+        let halves = |from: &[f32]| {
             let from = &from[channel..];
-            let [h, l] = parts_of_32(some(from), some(&from[SIDE.min(from.len())..]));
-            // SAFETY: 32 numbers of 2 bytes each.
-            unsafe {
-                _mm512_storeu_si512(high.as_mut_ptr().cast(), h);
-                _mm512_storeu_si512(low.as_mut_ptr().cast(), l);
+            (some(from), some(&from[SIDE.min(from.len())..]))
+        };
+        // SAFETY: 32 numbers of 2 bytes each.
+        let put = |to: &mut [u16; DEPTH], numbers| unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), numbers) };
+        let Some(low) = low else {
+            for (from, high) in from.chunks_exact(c).zip(high) {
+                let (first, second) = halves(from);
+                put(high, round(first, second));
             }
+            return;
+        };
+        for (from, (high, low)) in from.chunks_exact(c).zip(high.iter_mut().zip(low)) {
+            let (first, second) = halves(from);
+            let [h, l] = parts_of_32(first, second);
+            put(high, h);
+            put(low, l);
         }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    pub(super) fn pair_rows(first: &[f32], second: &[f32], high: &mut [u32], low: &mut [u32], tile: usize) {
+    pub(super) fn pair_rows(first: &[f32], second: &[f32], high: &mut [u32], mut low: Option<&mut [u32]>, tile: usize) {
         for (i, (first, second)) in first.chunks(SIDE).zip(second.chunks(SIDE)).enumerate() {
             let [h, l] = pairs(some(first), some(second));
             store(&mut high[i * tile..], h);
-            store(&mut low[i * tile..], l);
+            if let Some(low) = &mut low {
+                store(&mut low[i * tile..], l);
+            }
         }
     }
 
@@ -210,13 +242,15 @@ mod avx512 {
         row: usize,
         (depth, columns): (usize, usize),
         high: &mut Square,
-        low: &mut Square,
+        mut low: Option<&mut Square>,
     ) {
         let at = |k: usize| if k < depth { &from[k * row..k * row + columns] } else { &[] };
-        for (k, (high, low)) in high.iter_mut().zip(low).enumerate() {
+        for (k, high) in high.iter_mut().enumerate() {
             let [h, l] = pairs(some(at(2 * k)), some(at(2 * k + 1)));
             store(high, h);
-            store(low, l);
+            if let Some(low) = &mut low {
+                store(&mut low[k], l);
+            }
         }
     }
 
@@ -242,7 +276,7 @@ mod avx512 {
         row: usize,
         (columns, depth): (usize, usize),
         high: &mut Square,
-        low: &mut Square,
+        low: Option<&mut Square>,
     ) {
         let mut rows = [[_mm512_setzero_si512(); SIDE]; 2];
         let [high_rows, low_rows] = &mut rows;
@@ -250,7 +284,8 @@ mod avx512 {
             let from = &from[j * row..][..depth];
             [*h, *l] = parts_of_32(some(from), some(&from[SIDE.min(depth)..]));
         }
-        for (rows, out) in rows.into_iter().zip([high, low]) {
+        for (rows, out) in rows.into_iter().zip([Some(high), low]) {
+            let Some(out) = out else { continue };
             for (row, out) in transpose(rows).into_iter().zip(out) {
                 store(out, row);
             }
@@ -265,7 +300,7 @@ mod avx512 {
         out: &mut [u16],
         to: Turned,
     ) {
-        assert!(out.len() >= (channels - 1) * to.row + to.low + positions);
+        assert!(out.len() >= (channels - 1) * to.row + to.low.unwrap_or(0) + positions);
         let mut rows = [_mm512_setzero_si512(); SIDE];
         for (i, row) in rows.iter_mut().enumerate().take(positions) {
             *row = _mm512_castps_si512(some(&from[i * stride..][..channels]));
@@ -277,7 +312,9 @@ mod avx512 {
             unsafe {
                 let out = out.as_mut_ptr().add(j * to.row).cast();
                 _mm256_mask_storeu_epi16(out, mask, high);
-                _mm256_mask_storeu_epi16(out.add(to.low), mask, low);
+                if let Some(distance) = to.low {
+                    _mm256_mask_storeu_epi16(out.add(distance), mask, low);
+                }
             }
         }
     }
@@ -291,19 +328,19 @@ mod tests {
     /// Every order of a matrix of 40 rows of 50 numbers.
     fn orders(isa: Isa, x: &[f32]) -> (Vec<u16>, Vec<u32>, Vec<u16>) {
         let mut planes = vec![7; 2 * 2 * 45 * DEPTH];
-        split_pixels(isa, x, 50, &mut planes, 45 * DEPTH, 2 * DEPTH);
+        split_pixels(isa, x, 50, &mut planes, (45 * DEPTH, 2), 2 * DEPTH);
         let mut pairs = vec![7; 2 * 4 * 20];
         let (high, low) = pairs.split_at_mut(4 * 20);
-        pair_rows(isa, &x[..50], &x[50..100], high, low, 20);
+        pair_rows(isa, &x[..50], &x[50..100], high, Some(low), 20);
         for size in [(32, 16), (17, 16), (32, 5)] {
             let mut tiles = [[[7; SIDE]; SIDE]; 4];
             let [a, b, c, d] = &mut tiles;
-            pair_tile(isa, x, 50, size, a, b);
-            pair_columns(isa, x, 50, (size.1, size.0), c, d);
+            pair_tile(isa, x, 50, size, a, Some(b));
+            pair_columns(isa, x, 50, (size.1, size.0), c, Some(d));
             pairs.extend(tiles.as_flattened().as_flattened());
         }
         let mut turned = vec![7; 2 * 50 * 64];
-        turn(isa, x, 50, 40, 50, &mut turned, Turned { row: 64, low: 50 * 64 }, 3);
+        turn(isa, x, 50, 40, 50, &mut turned, Turned { row: 64, low: Some(50 * 64) }, 3);
         (planes, pairs, turned)
     }
 
@@ -313,12 +350,12 @@ mod tests {
         (x[3], x[77], x[500], x[61]) = (f32::NAN, f32::INFINITY, 1e-40, -1e-45);
         let (planes, pairs, turned) = orders(Isa::PORTABLE, &x);
         // pixel 5, channel 37: second plane of high parts
-        assert_eq!(planes[(2 * 45 + 2 + 5) * DEPTH + 37 - 32], parts(x[5 * 50 + 37])[0]);
+        assert_eq!(planes[(2 * 45 + 2 + 5) * DEPTH + 37 - 32], parts_of(x[5 * 50 + 37])[0]);
         assert_eq!(pairs[20 + 4], pair(x[20], x[70])[0]);
         let tile = 2 * 4 * 20;
         assert_eq!(pairs[tile + 3 * SIDE + 9], pair(x[6 * 50 + 9], x[7 * 50 + 9])[0]);
         assert_eq!(pairs[tile + 2 * SIDE * SIDE + 3 * SIDE + 9], pair(x[9 * 50 + 6], x[9 * 50 + 7])[0]);
-        assert_eq!(turned[50 * 64 + 12 * 64 + 3 + 20], parts(x[20 * 50 + 12])[1]);
+        assert_eq!(turned[50 * 64 + 12 * 64 + 3 + 20], parts_of(x[20 * 50 + 12])[1]);
         for isa in Isa::all() {
             assert!(orders(isa, &x) == (planes.clone(), pairs.clone(), turned.clone()), "{isa}");
         }

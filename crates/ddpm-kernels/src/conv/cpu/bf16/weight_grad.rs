@@ -68,8 +68,8 @@ pub(in crate::conv::cpu) fn weight_grad<T: Element>(
     let out = DisjointMut::new(&mut sums);
     let of_group = |group: usize| group * GROUP..((group + 1) * GROUP).min(s.n);
     let pack = |image: usize, left: &mut [T], right: &mut [T]| {
-        pack_operand(cpu, s, job.at, &rows, image, bytemuck::cast_slice_mut(left));
-        pack_gradient(cpu, s, job.at, dy.as_slice(), image, bytemuck::cast_slice_mut(right));
+        pack_operand(cpu, s, &job, &rows, image, bytemuck::cast_slice_mut(left));
+        pack_gradient(cpu, s, &job, dy.as_slice(), image, bytemuck::cast_slice_mut(right));
     };
     let (x_len, dy_len) = (job.x_len(), job.dy_len());
     // which thread computes what changes no sum: each is a chain over the images of a group, in order
@@ -150,12 +150,12 @@ impl Job {
 
     /// Numbers of f32 that one image's operand takes: two of bf16 in each.
     fn x_len(&self) -> usize {
-        self.c * self.at.stored
+        self.c * self.at.stored * self.engine.parts() / 2
     }
 
     /// The same for its gradient.
     fn dy_len(&self) -> usize {
-        self.o * self.at.summed
+        self.o * self.at.summed * self.engine.parts() / 2
     }
 
     /// Tasks that have sums of their own: several blocks each where there are many, so that an image is read less often; some of
@@ -185,6 +185,7 @@ impl Job {
     ) {
         let at = self.at;
         let steps_of_image = at.summed / DEPTH;
+        let low = 2 * (self.engine.parts() - 1);
         let tiles = self.engine.tiles();
         let mut steps = Vec::with_capacity(CHUNK);
         for (c_block, o_block) in c_blocks.flat_map(|c| o_blocks.clone().map(move |o| (c, o))) {
@@ -206,10 +207,10 @@ impl Job {
                         a: a.as_ptr().cast(),
                         a_row: at.stored * 2,
                         a_tile: SIDE * at.stored * 2,
-                        a_low: self.c * at.stored * 2,
+                        a_low: self.c * at.stored * low,
                         b: b.as_ptr().cast(),
                         b_tile: SIDE * at.summed * 2,
-                        b_low: self.o * at.summed * 2,
+                        b_low: self.o * at.summed * low,
                         out: out.as_mut_ptr().cast(),
                         out_row: BLOCK,
                         rows: ((self.c - c_first) / SIDE).min(2),
@@ -224,11 +225,10 @@ impl Job {
     }
 }
 
-/// One image's operand: rows of channels whose columns are positions, high parts then low parts.
-fn pack_operand<T: Element>(cpu: &Cpu<T>, s: &Sizes, at: Positions, rows: &Rows<'_, T>, image: usize, out: &mut [u16]) {
-    let g = s.g;
-    let c = s.c.next_multiple_of(SIDE);
-    let to = Turned { row: at.stored, low: c * at.stored };
+/// One image's operand: rows of channels whose columns are positions, high parts, then low parts if there are any.
+fn pack_operand<T: Element>(cpu: &Cpu<T>, s: &Sizes, job: &Job, rows: &Rows<'_, T>, image: usize, out: &mut [u16]) {
+    let (g, at) = (s.g, job.at);
+    let to = Turned { row: at.stored, low: (job.engine.parts() == 2).then_some(job.c * at.stored) };
     let columns = s.w + g.before() + g.after();
     let phases = g.stride * g.stride;
     // what is stored but holds no pixel is multiplied by zeros, so it must be a number
@@ -261,9 +261,9 @@ fn pack_operand<T: Element>(cpu: &Cpu<T>, s: &Sizes, at: Positions, rows: &Rows<
 }
 
 /// One image's gradient: for each 16 output channels pairs of positions, zero where the operand's rows end.
-fn pack_gradient<T: Element>(cpu: &Cpu<T>, s: &Sizes, at: Positions, dy: &[T], image: usize, out: &mut [u32]) {
-    let o = s.o.next_multiple_of(SIDE);
-    let (high, low) = out.split_at_mut(o * at.summed / 2);
+fn pack_gradient<T: Element>(cpu: &Cpu<T>, s: &Sizes, job: &Job, dy: &[T], image: usize, out: &mut [u32]) {
+    let at = job.at;
+    let (high, low) = out.split_at_mut(job.o * at.summed / 2);
     let row = |position: usize| {
         let (y, x) = (position / at.columns, position % at.columns);
         (y < s.out_h && x < s.out_w).then(|| &dy[((image * s.out_h + y) * s.out_w + x) * s.o..][..s.o])
@@ -271,7 +271,8 @@ fn pack_gradient<T: Element>(cpu: &Cpu<T>, s: &Sizes, at: Positions, dy: &[T], i
     let zeros = cpu.zeroed(s.o);
     let some_row = |position: usize| row(position).unwrap_or(&zeros);
     for pair in 0..at.summed / 2 {
-        let (high, low) = (&mut high[pair * SIDE..], &mut low[pair * SIDE..]);
+        let high = &mut high[pair * SIDE..];
+        let low = (job.engine.parts() == 2).then(|| &mut low[pair * SIDE..]);
         order::pair_rows(cpu.isa(), some_row(2 * pair), some_row(2 * pair + 1), high, low, at.summed / 2 * SIDE);
     }
 }

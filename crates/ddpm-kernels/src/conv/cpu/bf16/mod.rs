@@ -1,14 +1,15 @@
-//! Convolutions as products of tiles of bf16 (Intel's AMX): each number of f32 is split into two of bf16, and three products
-//! of them are summed in f32 (Henry, Tang and Heinecke 2019), or numbers are rounded to bf16 and multiplied once.
+//! Convolutions as products of tiles of bf16: each number of f32 is split into two of bf16, and three products of them are summed in
+//! f32 (Henry, Tang and Heinecke 2019; on AMX), or numbers are rounded to bf16 and multiplied once (on AMX, or by AVX-512's dot
+//! products).
 //!
 //! A padded image, flattened, is itself the left operand of every tap: tap (ky, kx) of pixel q reads position
 //! `q + ky·columns + kx`. Rows of the product that fall on the padding are computed and thrown away.
 
-mod bf16;
 mod forward;
 mod input_grad;
 mod left;
 mod order;
+mod parts;
 #[cfg(test)]
 mod tests;
 mod unit;
@@ -21,6 +22,8 @@ use ddpm_tensor::{Cpu, Element};
 
 pub(super) use forward::conv;
 pub(super) use input_grad::input_grad;
+#[cfg(test)]
+use unit::Arithmetic;
 use unit::{Products, Tiles, Unit};
 
 use super::Sizes;
@@ -52,9 +55,22 @@ impl Engine {
     #[cfg(target_arch = "x86_64")]
     pub(super) const ROUNDED: Self = Self { unit: Unit::Amx, products: Products::Rounded };
 
-    /// Three products, in plain code.
+    /// One product of rounded numbers, by dot products of pairs.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const DOTS: Self = Self { unit: Unit::Dot, products: Products::Rounded };
+
+    /// What stands in, in plain code, for SPLIT, ROUNDED and DOTS.
     #[cfg(test)]
-    pub(super) const PLAIN: Self = Self { unit: Unit::Plain, products: Products::Split };
+    pub(super) const PLAIN: [Self; 3] = [
+        Self { unit: Unit::Plain(Arithmetic::Tiles), products: Products::Split },
+        Self { unit: Unit::Plain(Arithmetic::Tiles), products: Products::Rounded },
+        Self { unit: Unit::Plain(Arithmetic::Dots), products: Products::Rounded },
+    ];
+
+    /// Parts that numbers are stored in.
+    fn parts(self) -> usize {
+        self.products.parts()
+    }
 
     /// Tiles for this thread.
     fn tiles(self) -> Tiles {

@@ -10,21 +10,22 @@ use super::order;
 use super::unit::{Block, DEPTH, ROW_BYTES, SIDE, Step, TILE_BYTES, Tiles};
 use super::weights::Panel;
 
-/// Images of some rows and columns: for each 32 channels a plane of high parts, then one of low parts.
+/// Images of some rows and columns: for each 32 channels a plane of high parts, then one of low parts if there are any.
 pub(super) struct Left<T: Element> {
     values: CpuBuffer<T>,
     columns: usize,
     /// Pixels of a plane.
     pixels: usize,
+    parts: usize,
 }
 
 impl<T: Element> Left<T> {
     /// Room for `rows` rows in all; whole tiles of rows may be read from any of them, `slack` pixels beyond the last.
-    pub(super) fn new(cpu: &Cpu<T>, c: usize, rows: usize, columns: usize, slack: usize) -> Self {
+    pub(super) fn new(cpu: &Cpu<T>, parts: usize, c: usize, rows: usize, columns: usize, slack: usize) -> Self {
         let pixels = rows * columns + slack;
-        // two planes of two bytes a number: as much as one of four
-        let values = cpu.scratch(c.next_multiple_of(DEPTH) * pixels);
-        Self { values, columns, pixels }
+        // parts are of two bytes, numbers of four
+        let values = cpu.scratch(c.next_multiple_of(DEPTH) * pixels * parts / 2);
+        Self { values, columns, pixels, parts }
     }
 
     /// Splits pixels of `c` numbers into row `row` and those after it.
@@ -47,7 +48,7 @@ impl<T: Element> Left<T> {
 
     fn split(&mut self, cpu: &Cpu<T>, from: &[T], c: usize, pixel: usize) {
         let planes = bytemuck::cast_slice_mut(&mut self.values);
-        order::split_pixels(cpu.isa(), from, c, planes, self.pixels * DEPTH, pixel * DEPTH);
+        order::split_pixels(cpu.isa(), from, c, planes, (self.pixels * DEPTH, self.parts), pixel * DEPTH);
     }
 
     fn clear_pixels(&mut self, pixels: Range<usize>) {
@@ -60,7 +61,7 @@ impl<T: Element> Left<T> {
     /// The steps of some taps: (pixels from a tile's first, tap of the right operand), all taps of a plane in turn.
     pub(super) fn steps(&self, taps: &[(usize, usize)], panel: &Panel<'_>) -> Vec<Step> {
         let step = |(at, tap): (usize, usize), k: usize| Step {
-            a: (2 * k * self.pixels + at) * ROW_BYTES,
+            a: (self.parts * k * self.pixels + at) * ROW_BYTES,
             b: panel.step(k, tap),
         };
         (0..panel.depth_steps()).flat_map(|k| taps.iter().map(move |&tap| step(tap, k))).collect()
@@ -77,7 +78,8 @@ impl<T: Element> Left<T> {
         mut each: impl FnMut(usize, Option<&[T]>),
     ) {
         let width = panel.width();
-        let low = self.pixels * ROW_BYTES;
+        // where low parts are, if there are any
+        let low = (self.parts - 1) * self.pixels * ROW_BYTES;
         let last_row = starts.iter().max().unwrap_or(&0) + (SIDE - 1) * stride;
         let a_end = steps.iter().map(|s| s.a).max().unwrap_or(0) + low + (last_row + 1) * ROW_BYTES;
         let b_end = steps.iter().map(|s| s.b).max().unwrap_or(0) + panel.step_bytes();

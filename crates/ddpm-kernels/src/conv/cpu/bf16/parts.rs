@@ -52,9 +52,10 @@ pub(super) mod native {
         [high, bits(_mm512_cvtneps_pbh(_mm512_sub_ps(x, widen(high))))]
     }
 
+    /// 32 numbers rounded.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    fn round(first: __m512, second: __m512) -> __m512i {
+    pub(crate) fn round(first: __m512, second: __m512) -> __m512i {
         // SAFETY: both types are 64 bytes of numbers.
         unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first)) }
     }

@@ -21,7 +21,7 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
 ) -> Result<Output<Cpu<T>>, KernelError> {
     let g = s.g;
     let rows = Rows::new(cpu, x);
-    let weights = Weights::of_outputs(cpu, w.as_slice(), g.kernel * g.kernel, s.c, s.o);
+    let weights = Weights::of_outputs(cpu, engine.parts(), w.as_slice(), g.kernel * g.kernel, s.c, s.o);
     let mut y = Tensor::alloc(cpu, [s.n, s.out_h, s.out_w, s.o])?;
     let cut = super::cut(cpu, s, (s.out_h, s.out_w), s.c * g.stride * g.stride + 2 * SIDE);
     let columns = (s.w + g.before() + g.after()).next_multiple_of(g.stride);
@@ -47,7 +47,7 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
         let pitch = columns / g.stride;
         let of_image = ((lines.len() - 1) * pitch + s.out_w).div_ceil(SIDE);
         let slack = (of_image * SIDE * g.stride + 2 * columns + 2).saturating_sub(half * columns);
-        let mut left = Left::new(cpu, s.c, images.len() * image_rows, columns, slack);
+        let mut left = Left::new(cpu, engine.parts(), s.c, images.len() * image_rows, columns, slack);
         let strip = super::strip_rows(columns * s.c);
         let mut row = cpu.scratch(strip * columns * s.c);
         for (i, image) in images.clone().enumerate() {
