@@ -50,9 +50,9 @@ pub enum Purpose {
     /// Which images lose their class (classifier-free guidance).
     ClassDrop = 10,
     /// Noise that all pixels of a channel share (offset noise).
-    OffsetNoise = 20,
+    OffsetNoise = 22,
     /// Which steps show the network what it saw before (self-conditioning).
-    SelfCondition = 21,
+    SelfCondition = 23,
     /// Tests and benchmarks.
     Test = 255,
 }

@@ -178,10 +178,6 @@ impl Settings {
             let why = format!("does not go with diffusion.min_snr_gamma = {}", diffusion.min_snr_gamma);
             return conflict("diffusion.weighting", &weighting, why);
         }
-        if self.preview.steps > diffusion.timesteps {
-            let why = format!("must be at most diffusion.timesteps = {}", diffusion.timesteps);
-            return conflict("preview.steps", &self.preview.steps, why);
-        }
         if self.data.class_dropout > 0.0 && !self.data.classes {
             let why = "there are no classes to drop; data.classes=true learns them".to_owned();
             return conflict("data.class_dropout", &self.data.class_dropout, why);

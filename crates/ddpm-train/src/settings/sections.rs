@@ -259,7 +259,7 @@ section! {
         count: usize = 64, Allowed::Whole(0, 4096);
         /// The sampler of previews and of the final pictures; --sampler of `ddpm sample` takes the same names.
         sampler: String = "ddim".to_owned(), Allowed::Name(|name| samplers::find(name).map(|known| known.name.to_owned()));
-        /// Steps of a preview.
+        /// Steps of a preview; all time steps if there are fewer.
         steps: usize = 50, Allowed::Whole(1, 1_000_000);
         /// How the noise levels of a preview follow each other, where the sampler visits levels (dpm++…, euler, heun, lms, unipc).
         levels: Levels = Levels::TimeSteps, Allowed::Name(name_of::<Levels>);

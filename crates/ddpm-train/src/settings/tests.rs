@@ -146,7 +146,6 @@ fn settings_that_contradict_each_other_are_named() {
     let cases: &[(&[&str], &str)] = &[
         (&["train.batch=8", "train.micro_batch=9"], "train.micro_batch"),
         (&["diffusion.beta_start=0.5"], "diffusion.beta_start"),
-        (&["diffusion.timesteps=10"], "preview.steps"),
         (&["diffusion.zero_terminal_snr=true"], "pure noise"),
         (&["diffusion.weighting=min_snr"], "min_snr_gamma = 0"),
         (&["diffusion.weighting=p2", "diffusion.min_snr_gamma=5"], "min_snr_gamma = 5"),
