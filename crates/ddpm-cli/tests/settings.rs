@@ -54,7 +54,7 @@ fn mistakes_end_with_2_one_message_and_no_panic() {
         ("optimiser.lr=-1", "above 0 and at most 10"),
         ("ema.decay=1", "at least 0 and below 1"),
         ("diffusion.schedule=linaer", "did you mean `linear`?"),
-        ("diffusion.variance=learned_range", "not built yet"),
+        ("diffusion.variance=learnt_range", "did you mean `learned_range`?"),
         ("data.size=30", "28x28 and 32x32"),
         ("network.norm_num_groups=7", "groups do not divide"),
         ("nonsense", "section.name=value"),

@@ -1,6 +1,7 @@
 //! Learning.
 #![forbid(unsafe_code)]
 
+pub mod channels;
 pub mod checkpoint;
 pub mod data;
 pub mod diffusion;

@@ -95,7 +95,19 @@ impl Trained {
     pub fn image(&self) -> Option<[usize; 3]> {
         let config = self.unet.config();
         let size = config.sample_size?;
-        Some([size.height(), size.width(), config.in_channels])
+        Some([size.height(), size.width(), self.channels()])
+    }
+
+    /// Channels of its images: half of the network's input with self-conditioning.
+    pub fn channels(&self) -> usize {
+        let shown = if self.scheduler.options.self_conditioning { 2 } else { 1 };
+        self.unet.config().in_channels / shown
+    }
+
+    /// Channels that the network should say: twice an image's where it learns the variance.
+    pub fn said_channels(&self) -> usize {
+        let said = if self.scheduler.options.variance.is_learned() { 2 } else { 1 };
+        self.channels() * said
     }
 }
 

@@ -29,7 +29,10 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
         output.note(note);
     }
     let (config, bytes) = diffusers::export(&model.unet, &model.parameters)?;
-    let scheduler = model.scheduler.to_json()?;
+    let scheduler = model.scheduler.to_json().at(args.model.display())?;
+    if model.scheduler.options.self_conditioning {
+        output.note("this network is shown what it saw in the step before, which no pipeline of diffusers does");
+    }
     let index = json!({
         "_class_name": "DDPMPipeline",
         "_diffusers_version": ddpm_nn::config::DIFFUSERS_VERSION,

@@ -133,7 +133,8 @@ fn model(output: Output, path: &Path, batch: Option<u64>) -> Result<()> {
     }
     output.json(&json!({
         "kind": kind, "path": path, "state": state, "network": about, "classes": description.classes,
-        "scheduler": serde_json::from_str::<Value>(&description.scheduler.to_json()?)?,
+        // None where diffusers has no word for it.
+        "scheduler": description.scheduler.to_json().ok().and_then(|text| serde_json::from_str::<Value>(&text).ok()),
         "settings": description.settings.as_ref().map(serde_json::to_value).transpose()?,
     }))?;
     Ok(())

@@ -28,7 +28,7 @@ mod train;
 
 use anyhow::Result;
 
-use crate::{args::Command, failure::Failure};
+use crate::args::Command;
 
 /// Runs a command to its end.
 pub(crate) fn run(command: Command) -> Result<()> {

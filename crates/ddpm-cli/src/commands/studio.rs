@@ -112,12 +112,13 @@ impl Ready {
 
     /// Channels of its pictures.
     pub(super) fn channels(&self) -> Result<usize> {
-        let config = self.model.unet.config();
-        if config.in_channels != config.out_channels {
-            let what = format!("the network predicts {} channels of {}", config.out_channels, config.in_channels);
+        let (said, channels) = (self.model.unet.config().out_channels, self.model.channels());
+        if said != self.model.said_channels() {
+            let variance = self.model.scheduler.options.variance.name();
+            let what = format!("the network predicts {said} channels of {channels}, and its variance is {variance}");
             return Err(Failure::new(what).place(&self.place).next("ddpm predict works with it").into());
         }
-        Ok(config.in_channels)
+        Ok(channels)
     }
 
     /// Height, width and channels of its pictures.
@@ -433,6 +434,8 @@ fn guided(how: &How, model: &Trained) -> Result<Option<(Guidance, usize)>, Failu
         return Err(Failure::usage("this model was not trained without classes, which guidance needs")
             .next("train with --set data.class_dropout=0.1, or say --null-class K if one class stands for none"));
     };
-    let guidance = Guidance { rescale: how.guidance_rescale, interval: interval(how)?, ..Guidance::of(weight) };
+    let variance = model.scheduler.options.variance.is_learned();
+    let guidance =
+        Guidance { rescale: how.guidance_rescale, interval: interval(how)?, variance, ..Guidance::of(weight) };
     Ok(Some((guidance, null)))
 }

@@ -53,6 +53,10 @@ pub enum Purpose {
     Likelihood = 20,
     /// Subsets and splits of scores.
     Score = 21,
+    /// Noise that all pixels of a channel share (offset noise).
+    OffsetNoise = 22,
+    /// Which steps show the network what it saw before (self-conditioning).
+    SelfCondition = 23,
     /// Tests and benchmarks.
     Test = 255,
 }

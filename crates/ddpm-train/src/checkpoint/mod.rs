@@ -5,6 +5,8 @@
 //! | `weights.safetensors` | the network's parameters |
 //! | `ema.safetensors` | their exponential moving average |
 //! | `moments.safetensors` | Adam's first (`m.…`) and second (`v.…`) moments |
+//! | `log_variance.safetensors` | the loss's learned variance at each time step, with moments and average; only where it is learned |
+//! | `losses.safetensors` | the losses from which time steps are drawn; only where they are |
 //! | `config.toml` | the settings that determine the numbers |
 //! | `state.json` | step, counters, class names, and length and BLAKE3 hash of every file ([`State`]) |
 //!
@@ -36,6 +38,10 @@ pub const WEIGHTS: &str = "weights.safetensors";
 pub const EMA: &str = "ema.safetensors";
 /// The file of Adam's moments.
 pub const MOMENTS: &str = "moments.safetensors";
+/// The file of the learned variances of the loss, with their moments and average.
+pub const LOG_VARIANCE: &str = "log_variance.safetensors";
+/// The file of the losses from which time steps are drawn.
+pub const LOSSES: &str = "losses.safetensors";
 /// The file of the settings.
 pub const CONFIG: &str = "config.toml";
 /// Prefixes of the two moments' names.
@@ -178,6 +184,19 @@ pub struct Contents<'a> {
     pub m: &'a dyn ReadFlat,
     /// Adam's second moment.
     pub v: &'a dyn ReadFlat,
+    /// What the objective has learned beside the network, if anything.
+    pub more: &'a [More<'a>],
+}
+
+/// A file of tensors that only some runs have.
+#[derive(Debug)]
+pub struct More<'a> {
+    /// Its name, such as [`LOSSES`].
+    pub name: &'static str,
+    /// Names, shapes and places of its tensors.
+    pub entries: &'a [Entry<'a>],
+    /// The buffers.
+    pub sources: Vec<Source<'a>>,
 }
 
 impl fmt::Debug for Contents<'_> {
@@ -194,7 +213,7 @@ impl fmt::Debug for Contents<'_> {
 /// # Errors
 /// [`CheckpointError::Io`]; what was written so far is removed.
 pub fn save(checkpoints: &Path, contents: Contents<'_>) -> Result<PathBuf, CheckpointError> {
-    let Contents { mut state, config, entries, weights, ema, m, v } = contents;
+    let Contents { mut state, config, entries, weights, ema, m, v, more } = contents;
     let staged = Staged::begin(checkpoints, state.step)?;
     let mut files = BTreeMap::new();
     let tensors: [(&str, &[Source<'_>]); 3] = [
@@ -205,6 +224,10 @@ pub fn save(checkpoints: &Path, contents: Contents<'_>) -> Result<PathBuf, Check
     for (name, sources) in tensors {
         let record = staged.file(name, |mut out| tensors::write(&mut out, entries, sources))?;
         files.insert(name.to_owned(), record);
+    }
+    for More { name, entries, sources } in more {
+        let record = staged.file(name, |mut out| tensors::write(&mut out, entries, sources))?;
+        files.insert((*name).to_owned(), record);
     }
     let record = staged.file(CONFIG, |out| out.write_all(config.as_bytes()))?;
     state.config.clone_from(&record.blake3);
@@ -317,6 +340,19 @@ impl Checkpoint {
         v: &mut dyn WriteFlat,
     ) -> Result<(), CheckpointError> {
         self.read_tensors(MOMENTS, entries, &mut [Target { prefix: M, data: m }, Target { prefix: V, data: v }])
+    }
+
+    /// Reads the tensors of a file that only some runs have.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Damaged`], or [`CheckpointError::Mismatch`] if they are another run's.
+    pub fn read_more(
+        &self,
+        name: &str,
+        entries: &[Entry<'_>],
+        targets: &mut [Target<'_>],
+    ) -> Result<(), CheckpointError> {
+        self.read_tensors(name, entries, targets)
     }
 
     fn read_tensors(

@@ -13,8 +13,16 @@ fn numbers(step: u64, salt: f32) -> Vec<f32> {
 fn save_step(checkpoints: &Path, step: u64) -> Result<PathBuf, CheckpointError> {
     let state = State { step, images: 64 * step, ema_updates: step, isa: "portable".to_owned(), ..State::default() };
     let (weights, ema, m, v) = (numbers(step, 0.1), numbers(step, 0.2), numbers(step, 0.3), numbers(step, 0.4));
-    let contents =
-        Contents { state, config: "seed = 1\n", entries: &ENTRIES, weights: &weights, ema: &ema, m: &m, v: &v };
+    let contents = Contents {
+        state,
+        config: "seed = 1\n",
+        entries: &ENTRIES,
+        weights: &weights,
+        ema: &ema,
+        m: &m,
+        v: &v,
+        more: &[],
+    };
     save(checkpoints, contents)
 }
 

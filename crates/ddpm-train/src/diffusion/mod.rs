@@ -7,16 +7,20 @@
 pub mod bound;
 mod error;
 pub mod forward;
+mod loss_history;
 pub mod objective;
 pub mod posterior;
 pub mod prediction;
 pub mod schedule;
 pub mod scheduler_config;
+pub mod step_bound;
 pub mod time_steps;
 
 pub use error::DiffusionError;
-pub use objective::Objective;
-pub use posterior::{Posterior, Variance};
-pub use prediction::Prediction;
+pub use loss_history::{LossHistory, REMEMBERED};
+pub use objective::{Objective, Weighting, Weights};
+pub use posterior::{LogVariance, Posterior, Variance};
+pub use prediction::{Level, Prediction};
 pub use schedule::{BetaSchedule, Respaced, Schedule, ScheduleSettings};
+pub use step_bound::StepBound;
 pub use time_steps::TimeSteps;

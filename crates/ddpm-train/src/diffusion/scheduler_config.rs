@@ -215,6 +215,7 @@ impl SchedulerConfig {
                 Prediction::Eps => "epsilon",
                 Prediction::X0 => "sample",
                 Prediction::V => "v_prediction",
+                Prediction::Mean => return Err(cannot_say("prediction_type", "mean", "epsilon, sample or v_prediction")),
             },
             "timestep_spacing": spacing,
             "steps_offset": options.steps_offset,
@@ -244,7 +245,7 @@ impl SchedulerConfig {
             config["final_sigmas_type"] = json!(options.final_sigma.name());
         }
         match class {
-            SchedulerClass::Ddpm => config["variance_type"] = json!(options.variance.name()),
+            SchedulerClass::Ddpm => config["variance_type"] = json!(variance_type(options)?),
             SchedulerClass::Pndm => config["skip_prk_steps"] = json!(options.skip_prk_steps),
             SchedulerClass::Dpm | SchedulerClass::UniPc => {
                 config["solver_order"] = json!(options.order.unwrap_or(2));
@@ -261,6 +262,23 @@ impl SchedulerConfig {
         }
         // `Value`'s alternate form indents and cannot fail.
         Ok(format!("{config:#}\n"))
+    }
+}
+
+/// A setting of ours for which diffusers has no word.
+fn cannot_say(key: &'static str, value: &str, known: &str) -> DiffusionError {
+    let expected = format!("{known}: diffusers has no other");
+    DiffusionError::ConfigValue { key, value: json!(value).to_string(), expected }
+}
+
+/// The word for a variance.
+fn variance_type(options: &SamplerOptions) -> Result<&'static str, DiffusionError> {
+    match (options.variance, options.variance_blend) {
+        (kind @ (Variance::FixedLarge | Variance::FixedSmall | Variance::LearnedRange), _) => Ok(kind.name()),
+        (Variance::Blend, 0.0) => Ok(Variance::FixedSmall.name()),
+        (Variance::Blend, 1.0) => Ok(Variance::FixedLarge.name()),
+        // diffusers' `learned` takes the output as the variance itself, which may be negative, not as its logarithm.
+        (kind, _) => Err(cannot_say("variance_type", kind.name(), "fixed_small, fixed_large or learned_range")),
     }
 }
 
@@ -342,7 +360,8 @@ impl Keys<'_> {
             // The two are one: diffusers takes the root of the variance, or exp of half its logarithm.
             "fixed_small" | "fixed_small_log" => Ok(Variance::FixedSmall),
             "fixed_large" => Ok(Variance::FixedLarge),
-            _ => Err(self.unsupported("variance_type", "fixed_small, fixed_small_log or fixed_large")),
+            "learned_range" => Ok(Variance::LearnedRange),
+            _ => Err(self.unsupported("variance_type", "fixed_small, fixed_small_log, fixed_large or learned_range")),
         }
     }
 

@@ -16,25 +16,39 @@ named_enum! {
         /// depends on t more than on the image, so that its mean, and the gradient, vary less (after Kingma et al. 2021,
         /// "Variational Diffusion Models", appendix I.1, who shift one u).
         Stratified = "stratified",
+        /// Half of the batch each by itself, and for every t of it T − 1 − t in the other half (Song et al. 2021, DDIM's program).
+        Antithetic = "antithetic",
+        /// t with a probability that grows with its losses so far, whose weight is lowered in return ([`LossHistory`]).
+        ///
+        /// [`LossHistory`]: super::LossHistory
+        LossSecondMoment = "loss_second_moment" | "loss-second-moment",
     }
+}
+
+/// A number in [0, 1) with 64 bits behind the point, times 2^64: image i's is at sample i of `address`.
+pub(super) fn fraction(address: Address, i: usize) -> u64 {
+    let [low, high, ..] = address.at_sample(i as u64).block(0);
+    (u64::from(high) << 32) | u64::from(low)
 }
 
 impl TimeSteps {
     /// Fills `t` with the time steps, 0..`total`, of a batch of `n` images: image i's draw is at sample i of `address`.
+    /// [`TimeSteps::LossSecondMoment`] without a history is uniform.
     pub fn draw(self, address: Address, total: usize, n: usize, t: &mut Vec<usize>) {
         let uniform = |i: usize, parts: u64| {
-            let [low, high, ..] = address.at_sample(i as u64).block(0);
-            let u = (u128::from(high) << 32) | u128::from(low);
+            let u = u128::from(fraction(address, i));
             // T (part + u)/parts with u in 64 bits behind the point
             let part = if parts == 1 { 0 } else { i as u128 };
             ((((part << 64) + u) / u128::from(parts) * total as u128) >> 64) as usize
         };
-        let parts = match self {
-            Self::Uniform => 1,
-            Self::Stratified => n as u64,
-        };
+        let half = n.div_ceil(2);
         t.clear();
-        t.extend((0..n).map(|i| uniform(i, parts)));
+        t.extend((0..n).map(|i| match self {
+            Self::Uniform | Self::LossSecondMoment => uniform(i, 1),
+            Self::Stratified => uniform(i, n as u64),
+            Self::Antithetic if i < half => uniform(i, 1),
+            Self::Antithetic => total - 1 - uniform(i - half, 1),
+        }));
     }
 }
 
@@ -62,6 +76,16 @@ mod tests {
             // five standard deviations of a binomial
             let spread = 5.0 * (14_000.0 * 0.1 * 0.9_f64).sqrt();
             assert!(counts.iter().all(|&n| (n as f64 - 1400.0).abs() <= spread), "{kind}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn antithetic_halves_mirror_each_other() {
+        for n in [1, 2, 7, 64] {
+            let t = draw(TimeSteps::Antithetic, 3, 1000, n);
+            let half = n.div_ceil(2);
+            assert!((half..n).all(|i| t[i] + t[i - half] == 999), "{t:?}");
+            assert_eq!(t[..half], draw(TimeSteps::Uniform, 3, 1000, n)[..half]);
         }
     }
 

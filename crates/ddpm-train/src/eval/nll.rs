@@ -9,6 +9,7 @@ use super::Denoiser;
 use crate::diffusion::Posterior;
 use crate::diffusion::bound::{Cdf, Gaussian, bits, discretised_decoder, gaussian_kl};
 use crate::diffusion::forward::Noising;
+use crate::diffusion::prediction::Level;
 use crate::error::Error;
 
 /// The terms of one image, or their mean over several: bits per dimension, and squared errors.
@@ -99,8 +100,7 @@ pub fn terms<B: Backend<Elem = f32>, E: From<Error>>(
         terms.prior = prior(schedule.alpha_bar()[total - 1], x_0);
     }
     for t in (0..total).rev() {
-        let alpha_bar = schedule.alpha_bar()[t];
-        of.prediction.check(t as f64, alpha_bar).map_err(|e| wrong(e.into()))?;
+        of.prediction.check(t as f64, Level::of(schedule, t)).map_err(|e| wrong(e.into()))?;
         let address = Address::new(seed, Purpose::Likelihood).at_step(t as u64).at_sample(first);
         let factors = vec![Noising::of_image(schedule, t).to_f32(); n];
         let (x_t, eps) = of.backend.noise(x_0.view(), &factors, address).map_err(|e| wrong(e.into()))?;
@@ -145,8 +145,8 @@ impl Image<'_> {
         eps: &[f32],
         terms: &mut Terms,
     ) {
-        let alpha_bar = of.schedule.alpha_bar()[t];
-        let (to_x_0, to_eps) = (of.prediction.x_0(alpha_bar), of.prediction.eps(alpha_bar));
+        let level = Level::of(of.schedule, t);
+        let (to_x_0, to_eps) = (of.prediction.x_0(level), of.prediction.eps(level));
         let bound = of.clip.unwrap_or(f64::INFINITY);
         let len = self.x_0.len();
         let seen = |to: crate::diffusion::prediction::Combination| {

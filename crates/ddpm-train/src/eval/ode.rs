@@ -11,6 +11,7 @@ use ddpm_tensor::random::{Address, Purpose};
 
 use super::Denoiser;
 use crate::diffusion::Schedule;
+use crate::diffusion::prediction::Level;
 use crate::error::Error;
 
 /// Where the integration begins.
@@ -303,7 +304,7 @@ impl<B: Backend<Elem = f32>> Denoiser<'_, B> {
         let len = height * width * channels;
         let answer = |(i, query): (usize, &Query<'_>)| {
             let part = i * len..(i + 1) * len;
-            let eps = self.prediction.eps(query.alpha_bar);
+            let eps = self.prediction.eps(Level::at(self.schedule, query.time_step, query.alpha_bar));
             let along: f64 = pulled[part.clone()].iter().zip(query.probe).map(|(&g, v)| f64::from(g) * v).sum();
             Answer {
                 eps: query.x.iter().zip(&output[part]).map(|(&x, &y)| eps.of(x, f64::from(y))).collect(),
@@ -315,7 +316,7 @@ impl<B: Backend<Elem = f32>> Denoiser<'_, B> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::print_stdout)]
 mod tests {
     use super::*;
     use crate::diffusion::ScheduleSettings;
@@ -328,6 +329,7 @@ mod tests {
     }
 
     /// ε̂ of Gaussian data in closed form: √(1−ᾱ) x/(ᾱσ² + 1 − ᾱ).
+    #[allow(clippy::unnecessary_wraps)] // a model may fail
     fn gaussian(queries: &[Query<'_>]) -> Result<Vec<Answer>, ()> {
         let answer = |query: &Query<'_>| {
             let factor = |i: usize| {

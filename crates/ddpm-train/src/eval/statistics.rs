@@ -170,7 +170,9 @@ mod tests {
     fn rows(count: usize, width: usize, shift: f32) -> Vec<f32> {
         let mut out = vec![0.0; count * width];
         Address::new(5, Purpose::Test).fill_normal(0, &mut out);
-        out.iter_mut().for_each(|x| *x += shift);
+        for x in &mut out {
+            *x += shift;
+        }
         out
     }
 

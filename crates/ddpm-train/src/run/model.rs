@@ -224,6 +224,7 @@ mod tests {
                 ema: &data,
                 m: &data,
                 v: &data,
+                more: &[],
             };
             checkpoint::save(&run.checkpoints(), contents).unwrap();
         }

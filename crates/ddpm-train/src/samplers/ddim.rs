@@ -22,7 +22,7 @@ pub fn plan(schedule: &Schedule, options: &SamplerOptions) -> Result<Plan, Diffu
         };
         let alpha_bar = schedule.alpha_bar()[t];
         let alpha_bar_s = previous.map_or(last, |s| schedule.alpha_bar()[s]);
-        let step = ReverseStep::of_x_t(options, t as f64, alpha_bar)?;
+        let step = ReverseStep::of_x_t(schedule, options, t as f64, alpha_bar)?;
 
         let variance = (1.0 - alpha_bar_s) / (1.0 - alpha_bar) * (1.0 - alpha_bar / alpha_bar_s);
         let sigma = options.eta * variance.max(0.0).sqrt();
@@ -31,7 +31,7 @@ pub fn plan(schedule: &Schedule, options: &SamplerOptions) -> Result<Plan, Diffu
         let eps = if options.clipped_eps && step.bound != Bound::None {
             step.eps(options)
         } else {
-            let eps = options.prediction.eps(alpha_bar);
+            let eps = options.prediction.eps(step.level);
             Mix { x: eps.x_t, x_0: 0.0, output: eps.output }
         };
         let now = Mix { x_0: signal, ..Mix::default() }.plus(eps.times(direction));

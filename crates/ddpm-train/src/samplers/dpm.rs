@@ -53,7 +53,7 @@ pub(super) fn plan(
         let order = order(options, &grid, i, highest);
         let Factors { x, m: [m_0, earlier @ ..], z } = factors(&Interval::of(&grid.s, i), order, options);
         let (alpha, ..) = alpha_sigma_lambda(grid.s[i]);
-        let step = ReverseStep::of_x_t(options, grid.times[i], alpha * alpha)?;
+        let step = ReverseStep::of_x_t(schedule, options, grid.times[i], alpha * alpha)?;
         let values = (1..order).zip(earlier).collect();
         let advance = Update { now: Mix { x, x_0: m_0, output: 0.0 }, values, base: None };
         Ok(ReverseStep { advance, sigma: z, ..step })

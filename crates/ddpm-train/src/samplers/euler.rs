@@ -13,7 +13,7 @@ pub fn plan(schedule: &Schedule, options: &SamplerOptions) -> Result<Plan, Diffu
     let grid = Grid::over_s(schedule, options, options.final_sigma)?;
     let steps = grid.times.iter().zip(grid.s.windows(2)).map(|(&t, s)| {
         let share = s[1] / s[0];
-        Ok(ReverseStep::of_noise(options, t, s[0])?.to(Mix { x: share, x_0: 1.0 - share, output: 0.0 }))
+        Ok(ReverseStep::of_noise(schedule, options, t, s[0])?.to(Mix { x: share, x_0: 1.0 - share, output: 0.0 }))
     });
     Plan::new(grid.start(options), steps)
 }

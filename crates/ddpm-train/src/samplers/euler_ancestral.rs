@@ -17,7 +17,7 @@ pub fn plan(schedule: &Schedule, options: &SamplerOptions) -> Result<Plan, Diffu
         let up = to * ((from * from - to * to) / (from * from)).sqrt();
         let down = (to * to - up * up).max(0.0).sqrt();
         let share = down / from;
-        let step = ReverseStep::of_noise(options, t, from)?;
+        let step = ReverseStep::of_noise(schedule, options, t, from)?;
         Ok(ReverseStep { sigma: up, ..step.to(Mix { x: share, x_0: 1.0 - share, output: 0.0 }) })
     });
     Plan::new(grid.start(options), steps)

@@ -3,6 +3,8 @@
 use ddpm_kernels::{Backend, KernelError};
 use ddpm_tensor::{Element, Tensor, View};
 
+use crate::channels::{beside, halves};
+
 /// output = u + w (c − u), with c the output for the class and u that for none (Ho and Salimans 2022, eq. 6 with w − 1 for
 /// their w): 0 is no class, 1 the class alone.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,12 +16,14 @@ pub struct Guidance {
     pub rescale: f64,
     /// The time steps at which it acts, both ends included; at the others the class acts alone (Kynkäänniemi et al. 2024).
     pub interval: (f64, f64),
+    /// Whether the second half of the channels says a learned variance, which stays that for the class.
+    pub variance: bool,
 }
 
 impl Guidance {
     /// Guidance of this weight at every time step.
     pub fn of(weight: f64) -> Self {
-        Self { weight, rescale: 0.0, interval: (0.0, f64::INFINITY) }
+        Self { weight, rescale: 0.0, interval: (0.0, f64::INFINITY), variance: false }
     }
 
     /// Whether a second pass is needed at a time step.
@@ -32,6 +36,12 @@ impl Guidance {
     /// # Errors
     /// When the device fails.
     pub fn combine<B: Backend>(&self, backend: &B, both: &Tensor<B>) -> Result<Tensor<B>, KernelError> {
+        if self.variance {
+            let [mean, variance] = halves(backend, both)?;
+            let mean = Self { variance: false, ..self.clone() }.combine(backend, &mean)?;
+            let of_class = View::<B>::of(variance.view().buffer(), 0, mean.shape())?;
+            return beside(backend, &mean, &Tensor::copy_of(backend, of_class)?);
+        }
         let [images, height, width, channels] = both.shape().nhwc();
         let (images, half) = (images / 2, both.shape().len() / 2);
         let shape = [images, height, width, channels];

@@ -21,7 +21,7 @@ pub fn plan(schedule: &Schedule, options: &SamplerOptions) -> Result<Plan, Diffu
     for i in 0..grid.len() {
         let (s, next) = (churned(i), grid.s[i + 1]);
         let t = if s == grid.s[i] { grid.times[i] } else { time_of(schedule, s) };
-        let mut first = ReverseStep::of_noise(options, t, s)?;
+        let mut first = ReverseStep::of_noise(schedule, options, t, s)?;
         let d = first.eps(options);
         first.value = d;
         first.advance.now = d.times(next - s);
@@ -33,7 +33,7 @@ pub fn plan(schedule: &Schedule, options: &SamplerOptions) -> Result<Plan, Diffu
         }
         steps.push(first);
 
-        let mut second = ReverseStep::of_noise(options, grid.times[i + 1], next)?;
+        let mut second = ReverseStep::of_noise(schedule, options, grid.times[i + 1], next)?;
         let half = (next - s) / 2.0;
         let now = second.eps(options).times(half);
         second.advance = Update { now, values: vec![(1, half)], base: Some((1, 1.0)) };

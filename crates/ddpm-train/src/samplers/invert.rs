@@ -18,6 +18,8 @@ pub fn plan(schedule: &Schedule, options: &SamplerOptions, iterations: usize) ->
     let mut times = options.time_steps(schedule, Spacing::Leading)?;
     times.reverse();
     let mut from = if options.set_alpha_to_one { 1.0 } else { schedule.alpha_bar()[0] };
+    // x̂_0 and μ̂ lie near x_t where there is little noise, and ε and v do not.
+    let follows_noise = matches!(options.prediction, Prediction::Eps | Prediction::V);
     let mut steps = Vec::with_capacity(times.len() * iterations.max(1));
     for t in times {
         let to = schedule.alpha_bar()[t];
@@ -29,8 +31,8 @@ pub fn plan(schedule: &Schedule, options: &SamplerOptions, iterations: usize) ->
         for iteration in 0..iterations.max(1) {
             // What the network is given holds the noise of x_s at first, then that of x_t. But what it says of x_0 it says of an
             // x_t, and the difference of the two gives an ε that is far off where there is little noise.
-            let seen = if iteration == 0 && options.prediction != Prediction::X0 { from } else { to };
-            let mut step = ReverseStep::of_x_t(&options, t as f64, seen)?;
+            let seen = if iteration == 0 && follows_noise { from } else { to };
+            let mut step = ReverseStep::of_x_t(schedule, &options, t as f64, seen)?;
             let guess = step.eps(&options).times(eps);
             step.advance = match iteration {
                 0 => Update { now: guess.plus(Mix { x: scale, ..Mix::default() }), ..Update::default() },

@@ -17,7 +17,7 @@ pub fn plan(schedule: &Schedule, options: &SamplerOptions) -> Result<Plan, Diffu
     let highest = options.order_up_to(ORDER, ORDER)?;
     let steps = (0..grid.len()).map(|i| {
         let order = highest.min(i + 1);
-        let mut step = ReverseStep::of_noise(options, grid.times[i], grid.s[i])?;
+        let mut step = ReverseStep::of_noise(schedule, options, grid.times[i], grid.s[i])?;
         let d = step.eps(options);
         let weight = |j: usize| lagrange_integral(&grid.s, i, order, j);
         step.value = d;

@@ -42,8 +42,12 @@ named_enum! {
 pub struct SamplerOptions {
     /// What the network predicts.
     pub prediction: Prediction,
-    /// Variance of an ancestral step (`ddpm`).
+    /// Variance of an ancestral step (`ddpm`). A learned one means that the network's output has twice the channels of x.
     pub variance: Variance,
+    /// v of [`Variance::Blend`].
+    pub variance_blend: f64,
+    /// The network is shown the x̂_0 of the call before (Chen et al. 2023, "Analog Bits", section 2.3).
+    pub self_conditioning: bool,
     /// Bound of |x̂_0|, > 0; `None` leaves it alone.
     pub clip: Option<f64>,
     /// A bound of |x̂_0| that follows the image, in place of `clip`.
@@ -93,6 +97,8 @@ impl Default for SamplerOptions {
         Self {
             prediction: Prediction::default(),
             variance: Variance::default(),
+            variance_blend: 0.0,
+            self_conditioning: false,
             clip: Some(1.0),
             threshold: None,
             spacing: None,
@@ -133,6 +139,8 @@ impl From<&DiffusionSettings> for SamplerOptions {
         Self {
             prediction: settings.prediction,
             variance: settings.variance,
+            variance_blend: settings.variance_blend,
+            self_conditioning: settings.self_conditioning,
             clip: settings.clip.then_some(settings.clip_range),
             ..Self::default()
         }

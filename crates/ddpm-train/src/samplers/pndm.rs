@@ -3,7 +3,7 @@
 
 use super::step::{Mix, Update};
 use super::{Bound, Plan, Previous, ReverseStep, SamplerOptions, Spacing};
-use crate::diffusion::{DiffusionError, Prediction, Schedule};
+use crate::diffusion::{DiffusionError, Level, Prediction, Schedule};
 
 /// Steps of the Runge-Kutta start.
 const START: usize = 3;
@@ -100,11 +100,11 @@ impl Calls<'_> {
         let last = if options.set_alpha_to_one { 1.0 } else { alpha_bar(0) };
         let (a, b) = (alpha_bar(from), to.map_or(last, alpha_bar));
         // A transfer is made with ε alone, whatever the network predicts.
-        Prediction::Eps.check(from as f64, a)?;
+        Prediction::Eps.check(from as f64, Level::of(schedule, from))?;
         let mut scale = (b / a).sqrt();
         let mut eps = -(b - a) / (a * (1.0 - b).sqrt() + (a * (1.0 - a) * b).sqrt());
 
-        let mut step = ReverseStep::of_x_t(options, t as f64, alpha_bar(t))?;
+        let mut step = ReverseStep::of_x_t(schedule, options, t as f64, alpha_bar(t))?;
         step.value = step.eps(options);
         if options.prediction == Prediction::V && options.bound() == Bound::None {
             // The v are combined, and ε' = √ᾱ v' + √(1−ᾱ) x is that of the x that the transfer begins with.

@@ -3,11 +3,13 @@
 use ddpm_kernels::posterior::StepCoefficients;
 use ddpm_kernels::{Backend, KernelError};
 use ddpm_tensor::random::{Address, Purpose};
-use ddpm_tensor::{Shape, Tensor, View};
+use ddpm_tensor::{Element, Shape, Tensor, View};
 
 use super::bound::{Bound, threshold};
 use super::step::{Mix, Update};
 use super::{Plan, ReverseStep};
+use crate::channels::{beside, halves};
+use crate::diffusion::LogVariance;
 
 /// Which images of which seed: image `first + n` stands at place n of the batch.
 ///
@@ -66,12 +68,14 @@ pub struct Run<'p, B: Backend> {
     values: Vec<Option<Tensor<B>>>,
     /// Every call's x (corrected), as long as a later one uses it.
     bases: Vec<Option<Tensor<B>>>,
+    /// The last call's x̂_0, where the network is shown it.
+    seen: Option<Tensor<B>>,
 }
 
 impl<'p, B: Backend> Run<'p, B> {
     /// Before the first step, with `x` as the plan's first step takes it.
     pub fn new(plan: &'p Plan, x: Tensor<B>) -> Self {
-        Self { plan, done: 0, calls: 0, x, values: Vec::new(), bases: Vec::new() }
+        Self { plan, done: 0, calls: 0, x, values: Vec::new(), bases: Vec::new(), seen: None }
     }
 
     /// The step that comes next; none at the end.
@@ -84,6 +88,7 @@ impl<'p, B: Backend> Run<'p, B> {
         self.done = step;
         self.values = (0..step).map(|_| None).collect();
         self.bases = (0..step).map(|_| None).collect();
+        self.seen = None;
     }
 
     /// What the network is to see, where that is not x itself.
@@ -91,13 +96,23 @@ impl<'p, B: Backend> Run<'p, B> {
     /// # Errors
     /// When the device fails.
     pub fn input(&self, backend: &B) -> Result<Option<Tensor<B>>, KernelError> {
-        match self.next().map_or(1.0, |step| step.input) {
-            1.0 => Ok(None),
-            input => Ok(Some(backend.affine(self.x.view(), input, 0.0)?)),
+        let Some(step) = self.next() else { return Ok(None) };
+        let input = match step.input {
+            1.0 => None,
+            input => Some(backend.affine(self.x.view(), input, 0.0)?),
+        };
+        if !step.self_conditioned {
+            return Ok(input);
         }
+        let x = input.as_ref().unwrap_or(&self.x);
+        Ok(Some(match &self.seen {
+            Some(x_0) => beside(backend, x, x_0)?,
+            None => beside(backend, x, &Tensor::zeros(backend, x.shape())?)?,
+        }))
     }
 
-    /// Takes the next step with the network's output, and returns x̂_0 if asked for it. Does nothing at the end.
+    /// Takes the next step with the network's output, and returns x̂_0 if asked for it. Does nothing at the end. An output of twice
+    /// the channels of x says the variance in its second half.
     ///
     /// # Errors
     /// An output of another shape, or when the device fails.
@@ -109,12 +124,18 @@ impl<'p, B: Backend> Run<'p, B> {
         show_x_0: bool,
     ) -> Result<Option<Tensor<B>>, KernelError> {
         let Some(step) = self.next() else { return Ok(None) };
+        let says_variance = output.shape().nhwc()[3] == 2 * self.x.shape().nhwc()[3];
+        let halves = if says_variance { Some(halves(backend, output)?) } else { None };
+        let (output, variance) = match &halves {
+            Some([output, variance]) => (output, Some(variance)),
+            None => (output, None),
+        };
         let here = self.done;
         let keeps_value = is_used(self.plan, here, here + 1, Update::uses_value);
         let keeps_base = is_used(self.plan, here, here + 1, Update::uses_base);
         let address = images.address(Purpose::Sampler, self.calls);
         let simple = step.correct.is_none() && !matches!(step.bound, Bound::Dynamic(_));
-        let wants_x_0 = show_x_0 || (keeps_value && step.value.x_0 != 0.0);
+        let wants_x_0 = show_x_0 || step.self_conditioned || (keeps_value && step.value.x_0 != 0.0);
 
         let (mut next, base, x_0) = if simple {
             let (x, output) = (self.x.view(), output.view());
@@ -131,6 +152,9 @@ impl<'p, B: Backend> Run<'p, B> {
             (next, base, Some(x_0))
         };
         self.add_earlier(backend, &step.advance, &mut next)?;
+        if let Some(log_variance) = step.log_variance {
+            next = noised(backend, &next, log_variance, variance, address)?;
+        }
 
         let value = if keeps_value { Some(self.value(backend, step.value, x_0.as_ref(), output)?) } else { None };
         let x = std::mem::replace(&mut self.x, next);
@@ -139,6 +163,9 @@ impl<'p, B: Backend> Run<'p, B> {
         self.done += 1;
         self.calls += 1;
         self.forget();
+        if step.self_conditioned {
+            self.seen = x_0.as_ref().map(|x_0| Tensor::copy_of(backend, x_0.view())).transpose()?;
+        }
         Ok(x_0.filter(|_| show_x_0))
     }
 
@@ -237,6 +264,27 @@ fn is_used(plan: &Plan, i: usize, from: usize, uses: Uses) -> bool {
     })
 }
 
+/// x with noise of a variance that the network says, element by element. It is added on the host.
+fn noised<B: Backend>(
+    backend: &B,
+    x: &Tensor<B>,
+    log_variance: LogVariance,
+    said: Option<&Tensor<B>>,
+    address: Address,
+) -> Result<Tensor<B>, KernelError> {
+    let Some(said) = said else {
+        let what = "the variance is learned, but the network says none".to_owned();
+        return Err(KernelError::Setting { operation: "reverse_step", what });
+    };
+    let z = backend.normals(x.shape(), address)?.to_vec(backend)?;
+    let (mut values, said) = (x.to_vec(backend)?, said.to_vec(backend)?);
+    for ((x, z), said) in values.iter_mut().zip(z).zip(said) {
+        let sigma = libm::exp(0.5 * log_variance.of(said.to_f64()));
+        *x = Element::of(x.to_f64() + sigma * z.to_f64());
+    }
+    Ok(Tensor::from_slice(backend, x.shape(), &values)?)
+}
+
 /// A mix of x, x̂_0 and output, and noise.
 fn mix<B: Backend>(
     backend: &B,
@@ -286,8 +334,8 @@ impl Plan {
 
     /// Takes `x` (`[N, H, W, C]`), as the first step has it, through all steps.
     ///
-    /// `model` is called with x_t and the time step t of all images, and returns what the network predicts, of x_t's
-    /// shape. `watch` is called after each step, with x̂_0 if `show_x_0`; its error ends the run.
+    /// `model` is called with x_t and the time step t of all images, and returns what the network predicts, of x_t's shape; with
+    /// self-conditioning, x̂_0 stands beside x_t, and with a learned variance, the variance beside the prediction. `watch` is called after each step, with x̂_0 if `show_x_0`; its error ends the run.
     ///
     /// # Errors
     /// Those of `model`, `watch` and the device.

@@ -4,8 +4,8 @@ use ddpm_kernels::posterior::StepCoefficients;
 
 use super::SamplerOptions;
 use super::bound::Bound;
-use crate::diffusion::DiffusionError;
 use crate::diffusion::prediction::Combination;
+use crate::diffusion::{DiffusionError, Level, LogVariance, Schedule};
 
 /// `x` · x + `x_0` · x̂_0 + `output` · output: a value made of one call's three tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -71,6 +71,8 @@ pub struct ReverseStep {
     pub time_step: f64,
     /// ᾱ of what the network sees.
     pub alpha_bar: f64,
+    /// The same with that of the time step before, on which predictions depend.
+    pub level: Level,
     /// What x is multiplied with before the network sees it: 1 where x is the x_t of the forward process, 1/√(1+s²) where it
     /// is x_0 + s ε.
     pub input: f64,
@@ -86,6 +88,10 @@ pub struct ReverseStep {
     pub advance: Update,
     /// Standard deviation of the noise in the new x; 0 for none, and then none is drawn.
     pub sigma: f64,
+    /// ln of the variance of the noise where the network says it, in the second half of its channels; `sigma` is then 0.
+    pub log_variance: Option<LogVariance>,
+    /// Whether the network is shown the x̂_0 of the call before, as so many channels more: zeros in the first call.
+    pub self_conditioned: bool,
 }
 
 impl ReverseStep {
@@ -94,18 +100,27 @@ impl ReverseStep {
     ///
     /// # Errors
     /// A prediction that says nothing of x_0 at this ᾱ.
-    pub(crate) fn of_x_t(options: &SamplerOptions, time_step: f64, alpha_bar: f64) -> Result<Self, DiffusionError> {
-        options.prediction.check(time_step, alpha_bar)?;
+    pub(crate) fn of_x_t(
+        schedule: &Schedule,
+        options: &SamplerOptions,
+        time_step: f64,
+        alpha_bar: f64,
+    ) -> Result<Self, DiffusionError> {
+        let level = Level::at(schedule, time_step, alpha_bar);
+        options.prediction.check(time_step, level)?;
         Ok(Self {
             time_step,
             alpha_bar,
+            level,
             input: 1.0,
-            predict: options.prediction.x_0(alpha_bar),
+            predict: options.prediction.x_0(level),
             bound: options.bound(),
             value: Mix::X_0,
             correct: None,
             advance: Update::default(),
             sigma: 0.0,
+            log_variance: None,
+            self_conditioned: options.self_conditioning,
         })
     }
 
@@ -113,8 +128,13 @@ impl ReverseStep {
     ///
     /// # Errors
     /// A prediction that says nothing of x_0 at this s.
-    pub(crate) fn of_noise(options: &SamplerOptions, time_step: f64, s: f64) -> Result<Self, DiffusionError> {
-        let mut step = Self::of_x_t(options, time_step, 1.0 / (1.0 + s * s))?;
+    pub(crate) fn of_noise(
+        schedule: &Schedule,
+        options: &SamplerOptions,
+        time_step: f64,
+        s: f64,
+    ) -> Result<Self, DiffusionError> {
+        let mut step = Self::of_x_t(schedule, options, time_step, 1.0 / (1.0 + s * s))?;
         step.input = step.alpha_bar.sqrt();
         step.predict.x_t *= step.input;
         Ok(step)
@@ -124,7 +144,7 @@ impl ReverseStep {
     /// belongs to the bounded one.
     pub(crate) fn eps(&self, options: &SamplerOptions) -> Mix {
         if options.bound() == Bound::None {
-            let Combination { x_t, output } = options.prediction.eps(self.alpha_bar);
+            let Combination { x_t, output } = options.prediction.eps(self.level);
             Mix { x: x_t * self.input, x_0: 0.0, output }
         } else {
             let noise = (1.0 - self.alpha_bar).sqrt();

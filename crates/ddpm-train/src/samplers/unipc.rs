@@ -29,7 +29,7 @@ pub fn plan(schedule: &Schedule, options: &SamplerOptions) -> Result<Plan, Diffu
     };
     let steps = (0..grid.len()).map(|i| {
         let (alpha, ..) = alpha_sigma_lambda(grid.s[i]);
-        let step = ReverseStep::of_x_t(options, grid.times[i], alpha * alpha)?;
+        let step = ReverseStep::of_x_t(schedule, options, grid.times[i], alpha * alpha)?;
         let correct = (i > 0 && !options.disable_corrector.contains(&(i - 1))).then(|| {
             let Solution { x, m_0, earlier, m_t } = Solution::of(&grid.s, i - 1, order(i - 1), true, options);
             let values = [vec![(1, m_0)], earlier.into_iter().map(|(ago, factor)| (ago + 1, factor)).collect()];

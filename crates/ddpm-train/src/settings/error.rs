@@ -30,18 +30,6 @@ pub enum SettingsError {
         /// Where it was written.
         origin: Origin,
     },
-    /// A value that has a meaning for which there is no code yet.
-    #[error("{origin}: {key} = {value} is not built yet; allowed: {allowed}")]
-    NotBuilt {
-        /// The setting.
-        key: String,
-        /// The value that came.
-        value: String,
-        /// What the setting takes.
-        allowed: String,
-        /// Where it was written.
-        origin: Origin,
-    },
     /// Something that is not `section.name=value`.
     #[error("--set {text}: expected section.name=value, such as --set train.steps=1000")]
     NotAnAssignment {

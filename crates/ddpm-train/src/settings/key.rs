@@ -146,14 +146,6 @@ fn known(name_of: NameOf) -> Vec<&'static str> {
     name_of("").err().map(|unknown| unknown.known).unwrap_or_default()
 }
 
-/// Values that mean something for which there is no code yet, so that the answer is not "unknown".
-const NOT_BUILT: &[(&str, &str)] = &[
-    ("diffusion.prediction", "mean"),
-    ("diffusion.variance", "blend"),
-    ("diffusion.variance", "learned"),
-    ("diffusion.variance", "learned_range"),
-];
-
 impl Key {
     /// The section's name.
     pub fn section(&self) -> &str {
@@ -163,7 +155,7 @@ impl Key {
     /// Brings a value into the form that is stored: names as they are printed, whole numbers for numbers.
     ///
     /// # Errors
-    /// [`SettingsError::NotAllowed`] or [`SettingsError::NotBuilt`], with what is allowed.
+    /// [`SettingsError::NotAllowed`], with what is allowed.
     pub fn check(&self, value: &Value, origin: &Origin) -> Result<Value, SettingsError> {
         let refuse = |value: &Value, nearest: Option<String>| SettingsError::NotAllowed {
             key: self.name.clone(),
@@ -204,13 +196,8 @@ impl Key {
     fn check_name(&self, name: &str, name_of: NameOf, origin: &Origin) -> Result<String, SettingsError> {
         name_of(name).map_err(|unknown| {
             let (key, value, allowed) = (self.name.clone(), format!("\"{name}\""), self.allowed.to_string());
-            let origin = origin.clone();
-            if NOT_BUILT.contains(&(self.name.as_str(), name)) {
-                SettingsError::NotBuilt { key, value, allowed, origin }
-            } else {
-                let nearest = unknown.nearest().map(str::to_owned);
-                SettingsError::NotAllowed { key, value, allowed, nearest, origin }
-            }
+            let nearest = unknown.nearest().map(str::to_owned);
+            SettingsError::NotAllowed { key, value, allowed, nearest, origin: origin.clone() }
         })
     }
 

@@ -3,6 +3,7 @@
 use toml::{Table, Value};
 
 use super::{Key, Origin, Settings, SettingsError, keys};
+use crate::diffusion::{Prediction, Weighting};
 
 /// What was said above the preset, in the order in which it was said. Each value is checked when it is added.
 #[derive(Debug, Clone, Default)]
@@ -55,7 +56,7 @@ impl Layers {
     /// Adds one value.
     ///
     /// # Errors
-    /// [`SettingsError::UnknownKey`], [`SettingsError::NotAllowed`], [`SettingsError::NotBuilt`].
+    /// [`SettingsError::UnknownKey`], [`SettingsError::NotAllowed`].
     pub fn value(&mut self, key: &str, value: impl Into<Value>, origin: Origin) -> Result<(), SettingsError> {
         let key = find(key, &origin)?;
         let value = key.check(&value.into(), &origin)?;
@@ -165,9 +166,17 @@ impl Settings {
             let why = format!("must be at most diffusion.beta_end = {}", diffusion.beta_end);
             return conflict("diffusion.beta_start", &diffusion.beta_start, why);
         }
-        if self.preview.steps > diffusion.timesteps {
-            let why = format!("must be at most diffusion.timesteps = {}", diffusion.timesteps);
-            return conflict("preview.steps", &self.preview.steps, why);
+        if diffusion.zero_terminal_snr && diffusion.prediction == Prediction::Eps {
+            let why = "the prediction `eps` says nothing of the picture in pure noise; v, x0 or mean do".to_owned();
+            return conflict("diffusion.zero_terminal_snr", &true, why);
+        }
+        let wants = if diffusion.min_snr_gamma > 0.0 { Weighting::MinSnr } else { Weighting::Uniform };
+        let weighting = diffusion.weighting;
+        if (weighting == Weighting::MinSnr || wants == Weighting::MinSnr)
+            && ![wants, Weighting::Uniform].contains(&weighting)
+        {
+            let why = format!("does not go with diffusion.min_snr_gamma = {}", diffusion.min_snr_gamma);
+            return conflict("diffusion.weighting", &weighting, why);
         }
         if self.data.class_dropout > 0.0 && !self.data.classes {
             let why = "there are no classes to drop; data.classes=true learns them".to_owned();

@@ -4,7 +4,7 @@ use ddpm_nn::config::{ConfigError, DownBlock, SampleSize, UNetConfig, UpBlock};
 
 use super::sections::Loss;
 use super::{NetworkSettings, Settings};
-use crate::diffusion::{Objective, ScheduleSettings};
+use crate::diffusion::{Objective, ScheduleSettings, Weighting, Weights};
 
 impl NetworkSettings {
     /// The settings that stand for a network, whose channels, size and classes are the data's.
@@ -31,7 +31,8 @@ impl NetworkSettings {
 }
 
 impl Settings {
-    /// The network for images of `height` x `width` pixels and `channels` channels; with `classes` it learns a table of
+    /// The network for images of `height` x `width` pixels and `channels` channels, twice as many at its input with
+    /// self-conditioning and at its output where it learns the variance; with `classes` it learns a table of
     /// that many, and of one more where classes are dropped.
     ///
     /// # Errors
@@ -52,10 +53,12 @@ impl Settings {
             };
             network.down_block_types.iter().rev().map(up).collect()
         };
+        let diffusion = &self.diffusion;
+        let twice = |yes: bool| 1 + usize::from(yes);
         let config = UNetConfig {
             sample_size: Some(SampleSize::new(height, width)),
-            in_channels: channels,
-            out_channels: channels,
+            in_channels: channels * twice(diffusion.self_conditioning),
+            out_channels: channels * twice(diffusion.variance.is_learned()),
             freq_shift: network.freq_shift as i64,
             flip_sin_to_cos: network.flip_sin_to_cos,
             time_embedding_dim: some(network.time_embedding_dim),
@@ -95,6 +98,7 @@ impl Settings {
             timesteps: d.timesteps,
             beta_start: d.beta_start,
             beta_end: d.beta_end,
+            zero_terminal_snr: d.zero_terminal_snr,
             ..ScheduleSettings::default()
         }
     }
@@ -105,6 +109,17 @@ impl Settings {
             Loss::L2 => Objective::L2,
             Loss::L1 => Objective::L1,
             Loss::Huber => Objective::Huber { delta: self.diffusion.huber_delta },
+            Loss::Vlb => Objective::Bound,
+        }
+    }
+
+    /// What time steps count for.
+    pub fn weights(&self) -> Weights {
+        let d = &self.diffusion;
+        let of = |weighting, gamma| Weights { weighting, gamma, k: d.p2_k };
+        match d.weighting {
+            Weighting::Uniform | Weighting::MinSnr if d.min_snr_gamma > 0.0 => of(Weighting::MinSnr, d.min_snr_gamma),
+            weighting => of(weighting, d.p2_gamma),
         }
     }
 

@@ -4,7 +4,7 @@ use ddpm_nn::config::{DownBlock, SampleSize, TimeScaleShift, UpBlock};
 
 use super::key::{Allowed, NameOf, Range, name_of, section};
 use crate::{
-    diffusion::{BetaSchedule, Prediction, TimeSteps, Variance},
+    diffusion::{BetaSchedule, Prediction, TimeSteps, Variance, Weighting},
     named::{UnknownName, named_enum},
     optimiser::{Decay, OptimiserKind},
     samplers::{self, Levels},
@@ -24,6 +24,8 @@ named_enum! {
         L1 = "l1",
         /// Squared near 0, absolute beyond `huber_delta`.
         Huber = "huber",
+        /// The variational bound's term L_t: Ho et al. 2020, eq. 5.
+        Vlb = "vlb" | "kl",
     }
 }
 
@@ -131,22 +133,46 @@ section! {
         beta_start: f64 = 1e-4, Allowed::Number(Range::open(0.0, 1.0));
         /// beta of the last step.
         beta_end: f64 = 0.02, Allowed::Number(Range::open(0.0, 1.0));
-        /// What the network predicts: the noise, the picture, or v (Salimans and Ho 2022).
+        /// Shift and scale the schedule so that the last step is pure noise (Lin et al. 2024); not with the prediction eps.
+        zero_terminal_snr: bool = false, Allowed::Switch;
+        /// What the network predicts: the noise, the picture, v (Salimans and Ho 2022), or the mean of the step before.
         prediction: Prediction = Prediction::Eps, Allowed::Name(name_of::<Prediction>);
-        /// Variance of an ancestral reverse step: beta (fixed_large) or the posterior's (fixed_small).
+        /// Variance of an ancestral reverse step: beta (fixed_large), the posterior's (fixed_small), a blend of the two, or learned.
         variance: Variance = Variance::FixedLarge, Allowed::Name(name_of::<Variance>);
+        /// How much of a blend is beta (latent diffusion's v_posterior).
+        variance_blend: f64 = 0.0, Allowed::Number(Range::closed(0.0, 1.0));
+        /// Show the network what it saw in the step before, in half of the training steps and while sampling (Chen et al. 2023).
+        self_conditioning: bool = false, Allowed::Switch;
         /// Clip the predicted picture to [-clip_range, clip_range] while sampling.
         clip: bool = true, Allowed::Switch;
         /// Where the predicted picture is clipped.
         clip_range: f64 = 1.0, Allowed::Number(Range::above(0.0, 1e6));
-        /// How the time steps of a batch are drawn: each by itself, or one from each equal part of 0..T, which makes gradients steadier.
+        /// Strength of noise that all pixels of a channel share, added to the noise in training (about 0.1); it lets pictures be as a whole dark or bright.
+        offset_noise: f64 = 0.0, Allowed::Number(Range::closed(0.0, 10.0));
+        /// How the time steps of a batch are drawn: each by itself, one from each equal part of 0..T, which makes gradients steadier, in pairs t and T-1-t, or by their losses so far.
         time_steps: TimeSteps = TimeSteps::Uniform, Allowed::Name(name_of::<TimeSteps>);
-        /// The loss: squared, absolute or Huber's difference.
+        /// The loss: squared, absolute or Huber's difference, or the variational bound's term.
         loss: Loss = Loss::L2, Allowed::Name(name_of::<Loss>);
         /// Where Huber's loss turns from squared to absolute.
         huber_delta: f64 = 1.0, Allowed::Number(Range::above(0.0, 1e6));
         /// Time steps count by min(SNR, this)/SNR (Hang et al. 2023), so that faint noise does not crowd out shapes; 0 counts all alike.
         min_snr_gamma: f64 = 0.0, Allowed::Number(Range::closed(0.0, 1e6));
+        /// What time steps count for: all alike, as in a loss on the noise whatever is predicted (snr), by P2 (Choi et al. 2022) or by min_snr_gamma.
+        weighting: Weighting = Weighting::Uniform, Allowed::Name(name_of::<Weighting>);
+        /// gamma of P2's 1/(k + SNR)^gamma.
+        p2_gamma: f64 = 1.0, Allowed::Number(Range::closed(0.0, 100.0));
+        /// k of P2's 1/(k + SNR)^gamma.
+        p2_k: f64 = 1.0, Allowed::Number(Range::above(0.0, 1e6));
+        /// What the loss itself counts for (latent diffusion's l_simple_weight).
+        simple_weight: f64 = 1.0, Allowed::Number(Range::closed(0.0, 1e6));
+        /// What the loss counts for once more, weighted as the bound weighs it (latent diffusion's original_elbo_weight).
+        elbo_weight: f64 = 0.0, Allowed::Number(Range::closed(0.0, 1e6));
+        /// What the whole bound, T times its term at t in bits per dimension, counts for: as the loss vlb, and beside another loss where the variance is learned (Nichol and Dhariwal 2021: 0.001).
+        vlb_weight: f64 = 0.001, Allowed::Number(Range::above(0.0, 1e6));
+        /// Learn the logarithm s_t of the loss's own variance at each time step: the loss becomes loss/e^s_t + s_t (latent diffusion's learn_logvar).
+        learn_log_variance: bool = false, Allowed::Switch;
+        /// What s_t starts from.
+        log_variance_init: f64 = 0.0, Allowed::Number(Range::closed(-100.0, 100.0));
     }
 }
 
@@ -233,7 +259,7 @@ section! {
         count: usize = 64, Allowed::Whole(0, 4096);
         /// The sampler of previews and of the final pictures; --sampler of `ddpm sample` takes the same names.
         sampler: String = "ddim".to_owned(), Allowed::Name(|name| samplers::find(name).map(|known| known.name.to_owned()));
-        /// Steps of a preview.
+        /// Steps of a preview; all time steps if there are fewer.
         steps: usize = 50, Allowed::Whole(1, 1_000_000);
         /// How the noise levels of a preview follow each other, where the sampler visits levels (dpm++…, euler, heun, lms, unipc).
         levels: Levels = Levels::TimeSteps, Allowed::Name(name_of::<Levels>);

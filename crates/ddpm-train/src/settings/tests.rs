@@ -129,8 +129,8 @@ fn values_out_of_range_name_key_value_and_range() {
         ("network.block_out_channels=[0]", "list of whole numbers"),
         ("network.down_block_types=SkipDownBlock2D", "AttnDownBlock2D"),
         ("diffusion.schedule=cosin", "did you mean `cosine`?"),
-        ("diffusion.variance=learned_range", "not built yet"),
-        ("diffusion.prediction=mean", "not built yet"),
+        ("diffusion.variance=learnt_range", "did you mean `learned_range`?"),
+        ("diffusion.variance_blend=1.5", "at least 0 and at most 1"),
     ];
     for (text, part) in cases {
         let (key, value) = text.split_once('=').unwrap();
@@ -146,7 +146,9 @@ fn settings_that_contradict_each_other_are_named() {
     let cases: &[(&[&str], &str)] = &[
         (&["train.batch=8", "train.micro_batch=9"], "train.micro_batch"),
         (&["diffusion.beta_start=0.5"], "diffusion.beta_start"),
-        (&["diffusion.timesteps=10"], "preview.steps"),
+        (&["diffusion.zero_terminal_snr=true"], "pure noise"),
+        (&["diffusion.weighting=min_snr"], "min_snr_gamma = 0"),
+        (&["diffusion.weighting=p2", "diffusion.min_snr_gamma=5"], "min_snr_gamma = 5"),
         (&["network.norm_num_groups=7"], "norm_num_groups"),
         (&["network.block_out_channels=32,64"], "down_block_types"),
         (&["data.size=30"], "28x28 and 32x32"),

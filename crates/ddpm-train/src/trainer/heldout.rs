@@ -51,12 +51,15 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
             let address = Address::new(SEED, Purpose::Heldout).at_sample(first as u64);
             let backend = &self.backend;
             let x_0 = Tensor::from_slice(backend, [n, height, width, channels], images)?;
-            let (x_t, target) = self.noised(x_0, &t, address)?;
+            let (x_t, target) = self.noised(&x_0, &t, address, None)?;
             let classes: Vec<usize> = labels.iter().map(|&label| label as usize).collect();
             let classes = self.conditional().then_some(classes.as_slice());
             let times: Vec<f32> = t.iter().map(|&t| t as f32).collect();
-            let (output, _) =
-                self.unet.forward(backend, self.parameters(which), x_t.view(), &times, classes, Mode::Infer)?;
+            let parameters = self.parameters(which);
+            let input = self.input(parameters, &x_t, &t, classes, false)?;
+            let shown = input.as_ref().unwrap_or(&x_t);
+            let (output, _) = self.unet.forward(backend, parameters, shown.view(), &times, classes, Mode::Infer)?;
+            let (output, _) = self.criterion.parts(backend, output)?;
             let loss = backend.loss(LossKind::L2, output.view(), target.view(), &self.host.weights[..n], 1.0)?;
             // image after image: the same sum whatever is computed at once
             for mse in loss.mse {

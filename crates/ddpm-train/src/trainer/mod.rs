@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `mod` | what is trained: a network, its numbers and their averages |
 //! | `step` | one step: noise, loss, backward, clip, update |
+//! | `noising` | what the network is shown and what it is to say |
+//! | `criterion` | what is minimised, and its gradient |
+//! | `log_variance` | the loss's variance at each time step, where it is learned |
 //! | `heldout` | the loss on held-out images, always with the same t and ε |
 //! | `preview` | images of the weights as they are |
 //! | `scores` | how good its images are, by another network's features |
@@ -15,7 +18,10 @@
 //! [`TimeStep`](ddpm_tensor::random::Purpose::TimeStep) and its ε from [`Noise`](ddpm_tensor::random::Purpose::Noise) at step s
 //! and sample i. So neither micro-batches nor a stop between any two steps change a bit.
 
+mod criterion;
 mod heldout;
+mod log_variance;
+mod noising;
 mod observer;
 mod preview;
 mod scores;
@@ -26,19 +32,16 @@ mod step;
 use std::sync::Arc;
 
 use ddpm_kernels::Backend;
-use ddpm_kernels::loss::LossKind;
 use ddpm_nn::{Parameters, UNet};
-use ddpm_tensor::Tensor;
-use ddpm_tensor::random::Address;
 
 use crate::checkpoint::Weights;
 use crate::data::{DataSet, Loader, ReadAhead};
-use crate::diffusion::forward::noising_table;
-use crate::diffusion::objective::min_snr_weight;
-use crate::diffusion::{Prediction, Schedule};
+use crate::diffusion::{LossHistory, Schedule, TimeSteps};
 use crate::error::Error;
 use crate::settings::Settings;
 
+use criterion::Criterion;
+use log_variance::LogVariances;
 pub use observer::{Heldout, Observer, Preview, Quiet, Scores, StepReport};
 pub use session::{Outcome, Session};
 
@@ -63,13 +66,10 @@ pub struct Trainer<B: Backend<Elem = f32>> {
     settings: Settings,
     unet: UNet,
     schedule: Schedule,
-    /// (√ᾱ_t, √(1−ᾱ_t)) for every t.
-    noising: Vec<(f32, f32)>,
-    /// The same for the target, where it is neither ε nor x_0.
-    target: Vec<(f32, f32)>,
-    loss: LossKind,
-    /// What an image counts for at every t.
-    weighting: Vec<f32>,
+    criterion: Criterion,
+    /// The losses from which time steps are drawn, where they are.
+    history: Option<LossHistory>,
+    log_variances: Option<LogVariances<B>>,
     batches: ReadAhead,
     parameters: Parameters<B>,
     grads: Parameters<B>,
@@ -87,8 +87,21 @@ struct Host {
     labels: Vec<u32>,
     classes: Vec<usize>,
     time_steps: Vec<usize>,
+    /// What each image's loss counts for, by the way its time step was drawn.
+    drawn_with: Vec<f64>,
     /// 1 for each image: none counts more than another.
     weights: Vec<f32>,
+}
+
+/// What the last step was made of, for those who want to follow it elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LastBatch<'a> {
+    /// The images x_0 `[N, H, W, C]`, flat; image i's ε is at sample i of the step's [`Noise`](ddpm_tensor::random::Purpose::Noise).
+    pub images: &'a [f32],
+    /// Their time steps.
+    pub time_steps: &'a [usize],
+    /// Whether the network was shown what it saw before.
+    pub looks_back: bool,
 }
 
 impl<B: Backend<Elem = f32>> Trainer<B> {
@@ -105,32 +118,32 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let schedule = settings.schedule().build()?;
         let batch = settings.train.batch;
         let batches = ReadAhead::new(Loader::new(Arc::clone(data), settings.train.seed), batch, READ_AHEAD)?;
-        let prediction = settings.diffusion.prediction;
-        let target = match prediction {
-            Prediction::V => {
-                schedule.alpha_bar().iter().map(|&alpha_bar| prediction.target(alpha_bar).to_f32()).collect()
-            }
-            Prediction::Eps | Prediction::X0 => Vec::new(),
+        let criterion = Criterion::new(&settings, &schedule)?;
+        let diffusion = &settings.diffusion;
+        let total = schedule.time_steps();
+        let history = (diffusion.time_steps == TimeSteps::LossSecondMoment).then(|| LossHistory::new(total));
+        let log_variances = if diffusion.learn_log_variance {
+            Some(LogVariances::new(&backend, total, diffusion.log_variance_init)?)
+        } else {
+            None
         };
 
         let parameters = Parameters::from_host(&backend, unet.layout(), &unet.initial(settings.train.seed))?;
         let ema = parameters.duplicate(&backend)?;
         let zeros = || Parameters::zeros(&backend, unet.layout());
         let (grads, m, v) = (zeros()?, zeros()?, zeros()?);
-        let gamma = settings.diffusion.min_snr_gamma;
-        let weight = |&alpha_bar: &f64| min_snr_weight(prediction, alpha_bar, gamma) as f32;
         let host = Host {
             images: vec![0.0; batch * data.image_len()],
             labels: vec![0; batch],
             classes: Vec::with_capacity(batch),
             time_steps: Vec::with_capacity(batch),
+            drawn_with: vec![1.0; batch],
             weights: vec![1.0; batch.max(settings.images_at_once())],
         };
         Ok(Self {
-            noising: noising_table(&schedule),
-            target,
-            loss: settings.objective().kind(),
-            weighting: schedule.alpha_bar().iter().map(weight).collect(),
+            criterion,
+            history,
+            log_variances,
             backend,
             engine,
             settings,
@@ -161,6 +174,13 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
     /// Steps done.
     pub fn steps_done(&self) -> u64 {
         self.step
+    }
+
+    /// What the last step was made of; nothing before the first.
+    pub fn last_batch(&self) -> LastBatch<'_> {
+        let Host { images, time_steps, .. } = &self.host;
+        let looks_back = self.step > 0 && self.looks_back(self.step - 1);
+        LastBatch { images, time_steps, looks_back }
     }
 
     /// The settings.
@@ -194,19 +214,6 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
             Weights::Raw => &self.parameters,
             Weights::Ema => &self.ema,
         }
-    }
-
-    /// x_t of images x_0 at time steps t, with the ε of an address, and what the network is to predict of it.
-    fn noised(&self, x_0: Tensor<B>, t: &[usize], address: Address) -> Result<(Tensor<B>, Tensor<B>), Error> {
-        let factors = |table: &[(f32, f32)]| t.iter().map(|&t| table[t]).collect::<Vec<_>>();
-        let (x_t, eps) = self.backend.noise(x_0.view(), &factors(&self.noising), address)?;
-        let target = match self.settings.diffusion.prediction {
-            Prediction::Eps => eps,
-            Prediction::X0 => x_0,
-            // v is a noising too, of the same ε.
-            Prediction::V => self.backend.noise(x_0.view(), &factors(&self.target), address)?.0,
-        };
-        Ok((x_t, target))
     }
 
     /// Whether the network learns classes.

@@ -73,7 +73,9 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let at_once = self.settings.images_at_once().clamp(1, count.max(1));
         let classes = self.data().classes().map(<[String]>::len);
         let null = classes.and_then(|classes| self.settings.null_class(classes));
-        let guided = null.map(|null| (Guidance::of(self.settings.preview.guidance), null));
+        let guidance =
+            Guidance { variance: self.criterion.learns_variance, ..Guidance::of(self.settings.preview.guidance) };
+        let guided = null.map(|null| (guidance, null));
         let mut all = Array4::zeros((count, height, width, channels));
         for first in (0..count).step_by(at_once) {
             let n = at_once.min(count - first);

@@ -5,7 +5,12 @@ use std::path::{Path, PathBuf};
 use ddpm_kernels::Backend;
 
 use super::Trainer;
-use crate::checkpoint::{self, Checkpoint, Contents, FromDevice, State, ToDevice, Weights, entries};
+use super::log_variance::LogVariances;
+use crate::checkpoint::{
+    self, Checkpoint, Contents, Entry, FromDevice, LOG_VARIANCE, LOSSES, More, Source, State, Target, ToDevice,
+    Weights, entries,
+};
+use crate::diffusion::REMEMBERED;
 use crate::error::Error;
 use crate::settings::Settings;
 
@@ -26,7 +31,28 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
             config: String::new(),
         };
         let backend = &self.backend;
+        let shapes = loss_shapes(self.schedule.time_steps());
+        let losses = loss_entries(&shapes);
         let from = |numbers| FromDevice { backend, buffer: numbers };
+        let losses = self.history.as_ref().map(|history| More {
+            name: LOSSES,
+            entries: &losses,
+            sources: vec![Source { prefix: "", data: history.flat() }],
+        });
+        let variances_layout = self.log_variances.as_ref().map(LogVariances::layout).unwrap_or_default();
+        let variances_entries = entries(&variances_layout);
+        let buffers: Vec<_> =
+            self.log_variances.iter().flat_map(|known| &known.numbers).map(|n| from(n.buffer())).collect();
+        let variances = self.log_variances.as_ref().map(|_| More {
+            name: LOG_VARIANCE,
+            entries: &variances_entries,
+            sources: LogVariances::<B>::PREFIXES
+                .iter()
+                .zip(&buffers)
+                .map(|(prefix, data)| Source { prefix, data })
+                .collect(),
+        });
+        let more: Vec<More<'_>> = losses.into_iter().chain(variances).collect();
         let contents = Contents {
             state,
             config: &self.settings.to_toml_of_numbers(),
@@ -35,6 +61,7 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
             ema: &from(self.ema.buffer()),
             m: &from(self.m.buffer()),
             v: &from(self.v.buffer()),
+            more: &more,
         };
         Ok(checkpoint::save(checkpoints, contents)?)
     }
@@ -64,6 +91,20 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let mut m = ToDevice { backend, buffer: self.m.buffer_mut() };
         let mut v = ToDevice { backend, buffer: self.v.buffer_mut() };
         checkpoint.read_moments(&entries, &mut m, &mut v)?;
+        if let Some(history) = &mut self.history {
+            let shapes = loss_shapes(self.schedule.time_steps());
+            let mut target = [Target { prefix: "", data: history.flat_mut() }];
+            checkpoint.read_more(LOSSES, &loss_entries(&shapes), &mut target)?;
+        }
+        if let Some(known) = &mut self.log_variances {
+            let layout = known.layout();
+            let mut buffers = known.numbers.each_mut().map(|n| ToDevice { backend, buffer: n.buffer_mut() });
+            let named = LogVariances::<B>::PREFIXES.iter().zip(&mut buffers);
+            let mut targets: Vec<Target<'_>> = named.map(|(prefix, data)| Target { prefix, data }).collect();
+            checkpoint.read_more(LOG_VARIANCE, &self::entries(&layout), &mut targets)?;
+            drop(targets);
+            known.refresh(backend)?;
+        }
         self.step = state.step;
 
         let (then, now) = ((&state.isa, &state.precision), (&self.engine.isa, &self.engine.precision));
@@ -74,6 +115,19 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
             )
         }))
     }
+}
+
+/// Shapes of the losses that are remembered, and of their counts.
+fn loss_shapes(time_steps: usize) -> [Vec<usize>; 2] {
+    [vec![time_steps, REMEMBERED], vec![time_steps]]
+}
+
+/// The same with names and places.
+fn loss_entries([losses, counts]: &[Vec<usize>; 2]) -> [Entry<'_>; 2] {
+    [
+        Entry { name: "losses", shape: losses, start: 0 },
+        Entry { name: "counts", shape: counts, start: losses.iter().product() },
+    ]
 }
 
 /// The first setting that differs between two texts of [`Settings::to_toml_of_numbers`](crate::settings::Settings), but for

@@ -8,14 +8,17 @@ use ddpm_nn::{Mode, Parameters};
 use ddpm_tensor::Tensor;
 use ddpm_tensor::random::{Address, Purpose};
 
-use super::{StepReport, Trainer};
+use super::criterion::Seen;
+use super::log_variance::LogVariances;
+use super::{Host, StepReport, Trainer};
 use crate::error::{Error, NotFinite};
 
-/// Sums over the images of a batch, in their order.
+/// Sums over the images of a batch, in their order, and what each costs.
 #[derive(Default)]
 struct Sums {
     mse: f64,
     objective: f64,
+    unweighted: Vec<f64>,
 }
 
 impl<B: Backend<Elem = f32>> Trainer<B> {
@@ -32,7 +35,11 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         self.batches.batch(self.step, &mut self.host.images, &mut self.host.labels)?;
         let address = Address::new(self.settings.train.seed, Purpose::TimeStep).at_step(self.step);
         let total = self.schedule.time_steps();
-        self.settings.diffusion.time_steps.draw(address, total, batch, &mut self.host.time_steps);
+        let Host { time_steps, drawn_with, .. } = &mut self.host;
+        match &self.history {
+            Some(history) => history.draw(address, batch, time_steps, drawn_with),
+            None => self.settings.diffusion.time_steps.draw(address, total, batch, time_steps),
+        }
         self.drop_classes();
 
         let at_once = self.settings.images_at_once().min(batch);
@@ -40,15 +47,16 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         for first in (0..batch).step_by(at_once) {
             let part = first..(first + at_once).min(batch);
             if let Err(error) = self.accumulate(part, &mut sums) {
-                self.grads = Parameters::zeros(&self.backend, self.unet.layout())?;
+                self.forget_gradients()?;
                 return Err(error);
             }
         }
 
-        let grad_norm = self.backend.squared_norm(self.grads.buffer())?.sqrt();
+        let of_variances = self.log_variances.as_ref().map_or(0.0, LogVariances::squared_norm);
+        let grad_norm = (self.backend.squared_norm(self.grads.buffer())? + of_variances).sqrt();
         if !grad_norm.is_finite() {
             let name = first_not_finite(&self.backend, &self.grads)?;
-            self.grads = Parameters::zeros(&self.backend, self.unet.layout())?;
+            self.forget_gradients()?;
             return Err(self.not_finite(NotFinite::Gradient, grad_norm, name));
         }
         let total = self.settings.train.steps;
@@ -61,19 +69,36 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
             self.v.buffer_mut(),
             self.ema.buffer_mut(),
         )?;
+        if let Some(log_variances) = &mut self.log_variances {
+            log_variances.update(&self.backend, &update)?;
+        }
+        if let Some(history) = &mut self.history {
+            for (&t, &loss) in self.host.time_steps.iter().zip(&sums.unweighted) {
+                history.record(t, loss);
+            }
+        }
         self.step += 1;
 
         let mean = |sum: f64| sum / batch as f64;
         Ok(StepReport {
             step: self.step,
             loss: mean(sums.mse),
-            objective: (self.loss != ddpm_kernels::loss::LossKind::L2).then(|| mean(sums.objective)),
+            objective: (!self.criterion.plain).then(|| mean(sums.objective)),
             lr: update.lr,
             grad_norm,
             images_per_s: batch as f64 / started.elapsed().as_secs_f64().max(1e-9),
             heldout: None,
             scores: None,
         })
+    }
+
+    /// Forgets what a step that failed has added up.
+    fn forget_gradients(&mut self) -> Result<(), Error> {
+        if let Some(log_variances) = &mut self.log_variances {
+            log_variances.forget();
+        }
+        self.grads = Parameters::zeros(&self.backend, self.unet.layout())?;
+        Ok(())
     }
 
     /// Replaces labels by that of no class, with the probability of the settings: image i's draw is at sample i of the step.
@@ -99,29 +124,47 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let seed = self.settings.train.seed;
         let address = Address::new(seed, Purpose::Noise).at_step(self.step).at_sample(first);
         let t = &self.host.time_steps[part.clone()];
-        let (x_t, target) = self.noised(x_0, t, address)?;
+        let offset = (self.settings.diffusion.offset_noise > 0.0)
+            .then(|| Address::new(seed, Purpose::OffsetNoise).at_step(self.step).at_sample(first));
+        let (x_t, target) = self.noised(&x_0, t, address, offset)?;
         self.host.classes.clear();
-        self.host.classes.extend(self.host.labels[part].iter().map(|&label| label as usize));
+        self.host.classes.extend(self.host.labels[part.clone()].iter().map(|&label| label as usize));
         let classes = self.conditional().then_some(self.host.classes.as_slice());
+        let input = self.input(&self.parameters, &x_t, t, classes, self.looks_back(self.step))?;
         let times: Vec<f32> = t.iter().map(|&t| t as f32).collect();
         let mode = Mode::Train { seed, step: self.step, first_sample: first };
-        let (output, cache) = self.unet.forward(backend, &self.parameters, x_t.view(), &times, classes, mode)?;
-        drop(x_t);
+        let shown = input.as_ref().unwrap_or(&x_t);
+        let (output, cache) = self.unet.forward(backend, &self.parameters, shown.view(), &times, classes, mode)?;
+        drop(input);
 
-        let scale = 1.0 / (self.settings.train.batch * len) as f64;
-        let weights: Vec<f32> = t.iter().map(|&t| self.weighting[t]).collect();
-        let loss = backend.loss(self.loss, output.view(), target.view(), &weights, scale)?;
-        drop((output, target));
-        for (mse, objective) in loss.mse.iter().zip(&loss.loss) {
+        let seen = Seen {
+            x_0: &x_0,
+            x_t: &x_t,
+            target: &target,
+            t,
+            drawn_with: &self.host.drawn_with[part],
+            log_variance: self.log_variances.as_ref().map(|known| known.host.as_slice()),
+            batch: self.settings.train.batch,
+        };
+        let losses = self.criterion.losses(backend, &seen, output)?;
+        for ((mse, objective), r) in losses.mse.iter().zip(&losses.objective).zip(seen.drawn_with) {
             sums.mse += mse;
-            sums.objective += objective;
+            sums.objective += r * objective;
         }
+        sums.unweighted.extend(&losses.objective);
+        drop((x_0, x_t, target));
         if !(sums.mse.is_finite() && sums.objective.is_finite()) {
             let name = first_not_finite(backend, &self.parameters)?;
             return Err(self.not_finite(NotFinite::Loss, sums.objective, name));
         }
         if let Some(cache) = cache {
-            self.unet.backward(backend, &self.parameters, cache, loss.d_output.view(), Some(&mut self.grads), false)?;
+            let dy = losses.d_output.view();
+            self.unet.backward(backend, &self.parameters, cache, dy, Some(&mut self.grads), false)?;
+        }
+        if let Some(log_variances) = &mut self.log_variances {
+            for (&t, &gradient) in self.host.time_steps[first as usize..].iter().zip(&losses.d_log_variance) {
+                log_variances.add(t, gradient);
+            }
         }
         Ok(())
     }

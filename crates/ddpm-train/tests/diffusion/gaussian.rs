@@ -2,7 +2,7 @@
 //! followed exactly:
 //! with x ~ N(m, s²), a step x' = a x + b + σ z gives N(a m + b, a² s² + σ²). No random number is drawn.
 
-use ddpm_train::diffusion::{BetaSchedule, Prediction, Schedule, ScheduleSettings, Variance};
+use ddpm_train::diffusion::{BetaSchedule, Level, Prediction, Schedule, ScheduleSettings, Variance};
 use ddpm_train::samplers::{self, SamplerOptions, Spacing};
 
 use super::assert_close;
@@ -11,11 +11,12 @@ const MEAN: f64 = 0.3;
 const DEVIATION: f64 = 0.2;
 
 /// What the best network for x_0 ~ N(MEAN, DEVIATION²) predicts of x_t.
-pub(crate) fn best(prediction: Prediction, alpha_bar: f64, x_t: f64) -> f64 {
+pub(crate) fn best(prediction: Prediction, level: Level, x_t: f64) -> f64 {
+    let alpha_bar = level.alpha_bar;
     let variance = DEVIATION * DEVIATION;
     let gain = variance * alpha_bar.sqrt() / (alpha_bar * variance + 1.0 - alpha_bar);
     let x_0 = MEAN + gain * (x_t - alpha_bar.sqrt() * MEAN);
-    Prediction::X0.convert(prediction, alpha_bar).of(x_t, x_0)
+    Prediction::X0.convert(prediction, level).of(x_t, x_0)
 }
 
 /// Mean and standard deviation of what the sampler makes.
@@ -24,8 +25,7 @@ pub(crate) fn sampled(name: &str, schedule: &Schedule, options: &SamplerOptions)
     let plan = (samplers::find(name).unwrap().plan)(schedule, &options).unwrap();
     let (mut mean, mut variance) = (0.0, 1.0);
     for step in &plan.steps {
-        let alpha_bar = schedule.alpha_bar()[step.time_step as usize];
-        let next = |x: f64| step.apply(x, best(options.prediction, alpha_bar, x), 0.0);
+        let next = |x: f64| step.apply(x, best(options.prediction, step.level, x), 0.0);
         let (a, b) = (next(1.0) - next(0.0), next(0.0));
         mean = a * mean + b;
         variance = a * a * variance + step.sigma * step.sigma;

@@ -7,7 +7,7 @@ use ddpm_kernels::KernelError;
 use ddpm_tensor::random::Purpose;
 use ddpm_tensor::{Cpu, CpuOptions, Tensor};
 use ddpm_train::diffusion::scheduler_config::SchedulerConfig;
-use ddpm_train::diffusion::{Prediction, ScheduleSettings};
+use ddpm_train::diffusion::{Level, Prediction, ScheduleSettings};
 use ddpm_train::samplers::{self, Images, Run, SamplerOptions, invert};
 use serde::Deserialize;
 
@@ -117,9 +117,8 @@ fn an_inverted_image_comes_back() {
     let model = |prediction: Prediction| {
         let (cpu, schedule) = (&cpu, &schedule);
         move |x: &Tensor<Cpu<f32>>, t: f64| {
-            let alpha_bar = schedule.alpha_bar()[t as usize];
-            let values: Vec<f32> =
-                x.as_slice().iter().map(|&x| best(prediction, alpha_bar, f64::from(x)) as f32).collect();
+            let level = Level::of(schedule, t as usize);
+            let values: Vec<f32> = x.as_slice().iter().map(|&x| best(prediction, level, f64::from(x)) as f32).collect();
             Tensor::from_slice(cpu, x.shape(), &values).map_err(KernelError::from)
         }
     };

@@ -2,7 +2,7 @@
 
 use ddpm_train::diffusion::forward::{Noising, noising_table};
 use ddpm_train::diffusion::{
-    BetaSchedule, DiffusionError, Posterior, Prediction, Schedule, ScheduleSettings, Variance,
+    BetaSchedule, DiffusionError, Level, Posterior, Prediction, Schedule, ScheduleSettings, Variance,
 };
 use proptest::prelude::*;
 
@@ -143,7 +143,7 @@ fn the_posterior_is_bayes_rule() {
 fn variances_follow_their_rules_at_the_first_time_step() {
     let schedule = schedule(BetaSchedule::Linear, 1000);
     let posterior = Posterior::new(&schedule);
-    for &kind in Variance::ALL {
+    for kind in [Variance::FixedLarge, Variance::FixedSmall, Variance::Blend] {
         assert_eq!(posterior.sampling_variance(kind, 0), 0.0);
         assert_close("ln at 0", posterior.log_variance(kind, 0), posterior.beta_tilde(1).ln(), 1e-14, 0.0);
     }
@@ -156,6 +156,12 @@ fn variances_follow_their_rules_at_the_first_time_step() {
     assert_eq!(posterior.sampling_variance(Variance::FixedSmall, 500), beta_tilde);
     assert_close("ln small", posterior.log_variance(Variance::FixedSmall, 500), beta_tilde.ln(), 1e-14, 0.0);
     assert_close("ln large", posterior.log_variance(Variance::FixedLarge, 500), beta.ln(), 1e-14, 0.0);
+    let blend = posterior.clone().with_blend(0.3);
+    assert_close("blend", blend.sampling_variance(Variance::Blend, 500), 0.7 * beta_tilde + 0.3 * beta, 1e-14, 0.0);
+    let range = posterior.learned_log_variance(Variance::LearnedRange, 500);
+    assert_close("range at -1", range.of(-1.0), beta_tilde.ln(), 1e-13, 0.0);
+    assert_close("range at 1", range.of(1.0), beta.ln(), 1e-13, 0.0);
+    assert_eq!(posterior.learned_log_variance(Variance::Learned, 500).of(-3.0), -3.0);
     let one = Posterior::new(&Schedule::from_beta(vec![0.3]).unwrap());
     assert_close("a chain of one", one.log_variance(Variance::FixedSmall, 0), 0.3f64.ln(), 1e-14, 0.0);
 }
@@ -199,21 +205,28 @@ fn zero_terminal_snr_keeps_the_first_step_and_ends_in_noise() {
 
 proptest! {
     #[test]
-    fn predictions_say_the_same_in_three_ways(
-        alpha_bar in 0.001f64..0.999, x_0 in -1.0f64..1.0, eps in -4.0f64..4.0
+    fn predictions_say_the_same_in_four_ways(
+        alpha_bar in 0.001f64..0.999, share in 0.05f64..1.0, x_0 in -1.0f64..1.0, eps in -4.0f64..4.0
     ) {
         let x_t = alpha_bar.sqrt() * x_0 + (1.0 - alpha_bar).sqrt() * eps;
         let v = alpha_bar.sqrt() * eps - (1.0 - alpha_bar).sqrt() * x_0;
+        let before = alpha_bar + (1.0 - alpha_bar) * share;
+        let level = Level { alpha_bar, before };
+        let beta = 1.0 - alpha_bar / before;
+        // Ho et al. 2020, eq. 7
+        let mean = before.sqrt() * beta / (1.0 - alpha_bar) * x_0
+            + (1.0 - beta).sqrt() * (1.0 - before) / (1.0 - alpha_bar) * x_t;
         let value = |of: Prediction| match of {
             Prediction::Eps => eps,
             Prediction::X0 => x_0,
+            Prediction::Mean => mean,
             _ => v,
         };
         for &from in Prediction::ALL {
-            let target = from.target(alpha_bar);
+            let target = from.target(level);
             assert_close("target", target.signal * x_0 + target.noise * eps, value(from), 1e-12, 1e-12);
             for &to in Prediction::ALL {
-                let got = from.convert(to, alpha_bar).of(x_t, value(from));
+                let got = from.convert(to, level).of(x_t, value(from));
                 assert_close(&format!("{from} to {to}"), got, value(to), 1e-9, 1e-9);
             }
         }
@@ -222,8 +235,11 @@ proptest! {
 
 #[test]
 fn eps_says_nothing_of_the_image_in_pure_noise() {
-    let message = Prediction::Eps.check(999.0, 0.0).unwrap_err().to_string();
+    let level = |alpha_bar| Level { alpha_bar, before: 1e-3 };
+    let message = Prediction::Eps.check(999.0, level(0.0)).unwrap_err().to_string();
     assert!(message.contains("`eps`") && message.contains("999"), "{message}");
-    assert!(Prediction::Eps.check(999.0, 1e-80).is_err(), "1/sqrt(alpha_bar) overflows f32");
-    assert!(Prediction::V.check(999.0, 0.0).is_ok() && Prediction::X0.check(999.0, 0.0).is_ok());
+    assert!(Prediction::Eps.check(999.0, level(1e-80)).is_err(), "1/sqrt(alpha_bar) overflows f32");
+    for prediction in [Prediction::V, Prediction::X0, Prediction::Mean] {
+        assert!(prediction.check(999.0, level(0.0)).is_ok(), "{prediction}");
+    }
 }

@@ -5,7 +5,8 @@ use std::cell::Cell;
 use ddpm_kernels::{Backend, KernelError};
 use ddpm_tensor::random::{Address, Purpose};
 use ddpm_tensor::{Cpu, CpuOptions, Tensor};
-use ddpm_train::diffusion::{Prediction, Schedule, ScheduleSettings, Variance};
+use ddpm_train::channels::halves;
+use ddpm_train::diffusion::{Level, Prediction, Schedule, ScheduleSettings, Variance};
 use ddpm_train::samplers::{self, Images, Plan, SAMPLERS, SamplerOptions, latents};
 
 use super::assert_close;
@@ -95,7 +96,7 @@ fn drawn_images_have_the_mean_and_deviation_that_theory_gives() {
         let plan = (samplers::find(name).unwrap().plan)(&schedule, &options).unwrap();
         let x = latents(&cpu, [16, 32, 32, 1].into(), here).unwrap();
         let model = |x: &Tensor<Cpu<f32>>, t: f64| {
-            let of = |x| best(Prediction::Eps, schedule.alpha_bar()[t as usize], x);
+            let of = |x| best(Prediction::Eps, Level::of(&schedule, t as usize), x);
             cpu.affine(x.view(), of(1.0) - of(0.0), of(0.0))
         };
         let x = plan.run(&cpu, x, here, false, model, |_| Ok::<(), KernelError>(())).unwrap();
@@ -124,4 +125,80 @@ fn an_error_ends_the_run() {
     let model = |x: &Tensor<Cpu<f32>>, _| Ok(cpu.affine(x.view(), 0.5, 0.0)?);
     let watch = |moment: &samplers::Moment<'_, _>| if moment.step == 2 { Err(Stopped(moment.step)) } else { Ok(()) };
     assert_eq!(noisy_plan("ddpm").run(&cpu, x, here, false, model, watch).unwrap_err().0, 2);
+}
+
+/// A plan's end with a network that says zeros, and `said` of the variance.
+fn with_variance(options: &SamplerOptions, said: Option<f32>) -> Result<Vec<f32>, KernelError> {
+    let cpu: Cpu<f32> = Cpu::new(CpuOptions::default()).unwrap();
+    let schedule = ScheduleSettings::default().build().unwrap();
+    let plan = (samplers::find("ddpm").unwrap().plan)(&schedule, options).unwrap();
+    let images = Images { seed: 3, first: 5 };
+    let x = latents(&cpu, [2, 2, 3, 1].into(), images)?;
+    let x = plan.run(
+        &cpu,
+        x,
+        images,
+        false,
+        |x, _| {
+            let [n, h, w, _] = x.shape().nhwc();
+            let values: Vec<f32> = (0..n * h * w).flat_map(|_| std::iter::once(0.0).chain(said)).collect();
+            Tensor::from_slice(&cpu, [n, h, w, 1 + usize::from(said.is_some())], &values).map_err(KernelError::from)
+        },
+        |_| Ok(()),
+    )?;
+    x.to_vec(&cpu).map_err(KernelError::from)
+}
+
+#[test]
+fn a_learned_variance_reaches_from_the_small_to_the_large_one() {
+    for steps in [7, 100] {
+        let of = |variance| SamplerOptions { variance, steps: Some(steps), ..SamplerOptions::default() };
+        for (said, fixed) in [(1.0, Variance::FixedLarge), (-1.0, Variance::FixedSmall)] {
+            let ours = with_variance(&of(Variance::LearnedRange), Some(said)).unwrap();
+            let theirs = with_variance(&of(fixed), None).unwrap();
+            for (a, b) in ours.iter().zip(&theirs) {
+                assert!((a - b).abs() <= 1e-5, "{said} of {steps}: {a}, {b}");
+            }
+            let between = with_variance(&of(Variance::LearnedRange), Some(0.3 * said)).unwrap();
+            assert!(between.iter().zip(&theirs).any(|(a, b)| (a - b).abs() > 1e-3));
+        }
+        assert!(with_variance(&of(Variance::LearnedRange), None).unwrap_err().to_string().contains("variance"));
+        // ln σ² = ln β_t is not one number for all steps, but e^0 is larger than any of them
+        let wide = with_variance(&of(Variance::Learned), Some(0.0)).unwrap();
+        assert!(wide.iter().all(|x| x.is_finite()));
+    }
+}
+
+#[test]
+fn self_conditioning_shows_what_was_seen_before() {
+    let cpu: Cpu<f32> = Cpu::new(CpuOptions::default()).unwrap();
+    let schedule = ScheduleSettings::default().build().unwrap();
+    for sampler in SAMPLERS {
+        let options = SamplerOptions { self_conditioning: true, steps: Some(6), ..SamplerOptions::default() };
+        let plan = (sampler.plan)(&schedule, &options).unwrap();
+        let images = Images { seed: 3, first: 0 };
+        let x = latents(&cpu, [1, 2, 2, 3].into(), images).unwrap();
+        let shown = std::cell::RefCell::new(Vec::new());
+        let seen = std::cell::RefCell::new(vec![vec![0.0_f32; 12]]);
+        plan.run(
+            &cpu,
+            x,
+            images,
+            true,
+            |x, _| {
+                let [now, before] = halves(&cpu, x)?;
+                shown.borrow_mut().push(before.to_vec(&cpu)?);
+                cpu.affine(now.view(), 0.5, 0.0)
+            },
+            |moment| {
+                seen.borrow_mut().push(moment.x_0.unwrap().to_vec(&cpu)?);
+                Ok::<_, KernelError>(())
+            },
+        )
+        .unwrap();
+        let (shown, seen) = (shown.into_inner(), seen.into_inner());
+        assert_eq!(shown.len(), plan.steps.len());
+        assert_eq!(shown, seen[..shown.len()], "{}", sampler.name);
+        assert!(shown[1].iter().any(|x| *x != 0.0));
+    }
 }

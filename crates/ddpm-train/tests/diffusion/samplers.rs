@@ -1,7 +1,7 @@
 //! Plans: their time steps, and what their steps have in common.
 
 use ddpm_train::diffusion::{Prediction, Schedule, ScheduleSettings, Variance};
-use ddpm_train::samplers::{self, Plan, Previous, SAMPLERS, SamplerOptions, Spacing};
+use ddpm_train::samplers::{self, Plan, Previous, ReverseStep, SAMPLERS, SamplerOptions, Spacing};
 
 use super::assert_close;
 
@@ -77,11 +77,11 @@ fn the_kind_of_prediction_does_not_matter() {
         };
         let (eps, x_0, v) = (of(Prediction::Eps), of(Prediction::X0), of(Prediction::V));
         for i in 0..20 {
-            let alpha_bar = eps.steps[i].alpha_bar;
+            let level = eps.steps[i].level;
             let (x, output, z) = (0.7, 0.2, -1.0);
             let want = eps.steps[i].apply(x, output, z);
-            let as_x_0 = Prediction::Eps.x_0(alpha_bar).of(eps.steps[i].input * x, output);
-            let as_v = Prediction::Eps.v(alpha_bar).of(eps.steps[i].input * x, output);
+            let as_x_0 = Prediction::Eps.x_0(level).of(eps.steps[i].input * x, output);
+            let as_v = Prediction::Eps.v(level).of(eps.steps[i].input * x, output);
             assert_close("x0", x_0.steps[i].apply(x, as_x_0, z), want, 1e-9, 1e-9);
             assert_close("v", v.steps[i].apply(x, as_v, z), want, 1e-9, 1e-9);
         }
@@ -98,9 +98,10 @@ fn the_last_step_is_the_predicted_image() {
                     SamplerOptions { spacing, variance, steps: Some(7), eta: 1.0, ..SamplerOptions::default() };
                 let plan = plan(sampler.name, &options);
                 let (last, others) = plan.steps.split_last().unwrap();
-                assert_eq!(last.coefficients().sigma, 0.0);
+                assert_eq!((last.coefficients().sigma, last.log_variance), (0.0, None));
                 let noisy = ["ddpm", "ddim", "dpm++sde", "euler-a"].contains(&sampler.name);
-                assert!(others.iter().all(|step| (step.sigma > 0.0) == noisy), "{} {spacing:?}", sampler.name);
+                let is_noisy = |step: &ReverseStep| step.sigma > 0.0 || step.log_variance.is_some();
+                assert!(others.iter().all(|step| is_noisy(step) == noisy), "{} {spacing:?}", sampler.name);
                 // The two that use slopes alone end with a step of high order.
                 if !["pndm", "lms"].contains(&sampler.name) {
                     let x_0 = last.x_0(0.4, 0.1);

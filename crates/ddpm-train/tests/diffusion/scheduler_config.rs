@@ -78,7 +78,7 @@ fn what_has_no_counterpart_is_named_with_its_value() {
     for (text, key, value) in [
         (r#"{"_class_name": "LCMScheduler"}"#, "_class_name", "LCMScheduler"),
         (r#"{"beta_schedule": "laplace"}"#, "beta_schedule", "laplace"),
-        (r#"{"variance_type": "learned_range"}"#, "variance_type", "learned_range"),
+        (r#"{"variance_type": "learned"}"#, "variance_type", "learned_range"),
         (r#"{"variance_type": "fixed_large_log"}"#, "variance_type", "fixed_large_log"),
         (r#"{"prediction_type": "flow"}"#, "prediction_type", "flow"),
         (r#"{"timestep_spacing": "quad"}"#, "timestep_spacing", "quad"),
@@ -149,6 +149,18 @@ fn what_is_written_is_read_back() {
     let with = |options| SchedulerConfig { options, ..SchedulerConfig::default() }.to_json();
     let large = with(SamplerOptions { variance: Variance::FixedLarge, ..SamplerOptions::default() });
     assert_eq!(parse(&large.unwrap()).options.variance, Variance::FixedLarge);
+    let variance =
+        |variance, variance_blend| with(SamplerOptions { variance, variance_blend, ..SamplerOptions::default() });
+    let read = |text: Result<String, _>| parse(&text.unwrap()).options.variance;
+    assert_eq!(read(variance(Variance::LearnedRange, 0.0)), Variance::LearnedRange);
+    assert_eq!(read(variance(Variance::Blend, 0.0)), Variance::FixedSmall);
+    assert_eq!(read(variance(Variance::Blend, 1.0)), Variance::FixedLarge);
+    for (kind, blend) in [(Variance::Blend, 0.5), (Variance::Learned, 0.0)] {
+        let message = variance(kind, blend).unwrap_err().to_string();
+        assert!(message.contains("variance_type") && message.contains(kind.name()), "{message}");
+    }
+    let mean = with(SamplerOptions { prediction: Prediction::Mean, ..SamplerOptions::default() });
+    assert!(mean.unwrap_err().to_string().contains("prediction_type"));
     let quad = with(SamplerOptions { spacing: Some(Spacing::Quad), ..SamplerOptions::default() });
     assert!(quad.unwrap_err().to_string().contains("timestep_spacing"));
 }
@@ -161,6 +173,7 @@ fn a_runs_settings_survive_the_trip() {
     settings.diffusion.prediction = Prediction::V;
     settings.diffusion.variance = Variance::FixedSmall;
     settings.diffusion.clip_range = 1.25;
+    settings.diffusion.zero_terminal_snr = true;
     let config = SchedulerConfig::from(&settings);
     let read = parse(&config.to_json().unwrap());
     assert_eq!(read.schedule.build(), settings.schedule().build());
