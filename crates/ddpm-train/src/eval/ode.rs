@@ -23,8 +23,8 @@ const FIRST_STEP: f64 = 1e-4;
 /// Levels in one unit of [−1, 1].
 const LEVELS: f64 = 127.5;
 
-/// ln ᾱ in continuous time: a cubic Hermite curve through ln ᾱ_t at s = (t + 1)/T, and 0 at s = 0, with the slopes of central
-/// differences, so that its derivative is continuous.
+/// ln ᾱ in continuous time: a cubic Hermite curve through ln ᾱ_t at s = (t + 1)/T, and 0 at s = 0, that falls everywhere
+/// and whose derivative is continuous.
 #[derive(Debug, Clone)]
 pub struct ContinuousSchedule {
     /// At s = 0, 1/T, …, 1.
@@ -38,11 +38,15 @@ impl ContinuousSchedule {
         Self { log_alpha_bar: std::iter::once(0.0).chain(logs).collect() }
     }
 
-    /// The slope of the curve at a node, per node.
+    /// The slope of the curve at a node, per node: the harmonic mean of its neighbours' (Fritsch and Butland 1984), with which
+    /// the curve falls everywhere, as ᾱ does; a plain mean lets it rise above 1 where β begins near 0.
     fn slope(&self, node: usize) -> f64 {
-        let (l, last) = (&self.log_alpha_bar, self.log_alpha_bar.len() - 1);
-        let (before, after) = (node.saturating_sub(1), (node + 1).min(last));
-        (l[after] - l[before]) / (after - before).max(1) as f64
+        let l = &self.log_alpha_bar;
+        let rise = |node: usize| l.get(node + 1).map(|next| next - l[node]);
+        match (node.checked_sub(1).and_then(rise), rise(node)) {
+            (Some(before), Some(after)) if before + after != 0.0 => 2.0 * before * after / (before + after),
+            (before, after) => before.or(after).unwrap_or(0.0),
+        }
     }
 
     /// ln ᾱ and its derivative at s ∈ [0, 1].
@@ -382,6 +386,16 @@ mod tests {
             assert!((continuous.at(s).1 - slope).abs() < 1e-5 * slope.abs(), "{s}");
         }
         assert_eq!(continuous.at(0.0).0, 0.0);
+    }
+
+    #[test]
+    fn continuous_schedules_fall_everywhere() {
+        for timesteps in [1, 2, 20, 1000] {
+            let settings = ScheduleSettings { timesteps, ..ScheduleSettings::default() };
+            let continuous = ContinuousSchedule::new(&settings.build().unwrap());
+            let values: Vec<f64> = (0..=5000).map(|i| continuous.at(f64::from(i) / 5000.0).0).collect();
+            assert!(values.windows(2).all(|pair| pair[1] < pair[0]), "{timesteps} time steps");
+        }
     }
 
     #[test]
