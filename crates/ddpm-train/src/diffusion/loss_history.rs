@@ -9,7 +9,7 @@ pub const REMEMBERED: usize = 10;
 /// The share of draws that is uniform all the same.
 const UNIFORM: f64 = 0.001;
 
-/// The last losses of every time step, from which the next time steps are drawn: p_t ∝ √E[L_t²], mixed with 0.1 % of a uniform
+/// The last losses of every time step, from which the next time steps are drawn: `p_t ∝ √E[L_t²]`, mixed with 0.1 % of a uniform
 /// draw (Nichol and Dhariwal 2021, eq. 18), and uniform until every t has [`REMEMBERED`] losses.
 ///
 /// A loss is kept as `f32`, unweighted.

@@ -31,7 +31,7 @@ impl Guidance {
         self.weight != 1.0 && (self.interval.0..=self.interval.1).contains(&time_step)
     }
 
-    /// The guided output `[N, H, W, C]` of a pass over [`doubled`] images `[2N, H, W, C]`: with their classes first, then without.
+    /// The guided output `[N, H, W, C]` of a pass over images that come twice, `[2N, H, W, C]`: with their classes first, then without.
     ///
     /// # Errors
     /// When the device fails.

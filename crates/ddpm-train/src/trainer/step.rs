@@ -83,7 +83,8 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         Ok(StepReport {
             step: self.step,
             loss: mean(sums.mse),
-            objective: (!self.criterion.plain).then(|| mean(sums.objective)),
+            // of time steps drawn unevenly the plain mean says little
+            objective: (!self.criterion.plain || self.history.is_some()).then(|| mean(sums.objective)),
             lr: update.lr,
             grad_norm,
             images_per_s: batch as f64 / started.elapsed().as_secs_f64().max(1e-9),
