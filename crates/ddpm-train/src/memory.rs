@@ -215,9 +215,11 @@ mod tests {
             // the same step, done
             let cpu = Cpu::new(options).unwrap();
             let done = of_training(&cpu, &config, [28, 28], images).unwrap();
-            let difference = rehearsed.abs_diff(done) as f64 / done as f64;
-            // jobs are not all alike, and it is chance which threads ask at the same time
-            assert!(difference <= 0.03, "{threads} threads, {images} images: {rehearsed} rehearsed, {done} done");
+            // jobs are not all alike; and it is chance whether two threads ask at the same time, which takes most
+            let least = if threads == 1 { 0.97 } else { 0.85 };
+            let share = done as f64 / rehearsed as f64;
+            let about = format!("{threads} threads, {images} images: {rehearsed} rehearsed, {done} done");
+            assert!((least..=1.03).contains(&share), "{about}");
             assert!(done > (5 * unet.layout().count() * size_of::<f32>()) as u64);
         }
     }

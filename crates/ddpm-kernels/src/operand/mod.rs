@@ -5,14 +5,14 @@ pub(crate) mod cpu;
 pub(crate) mod cuda;
 
 use ddpm_tensor::random::Address;
-use ddpm_tensor::{Tensor, View};
+use ddpm_tensor::{Device, Tensor, View};
 
-use crate::{Backend, KernelError, error::expect};
+use crate::{KernelError, error::expect};
 
 /// A value `[N, H, W, C]` that is never stored: `parts` concatenated along C, then normalised, scaled and shifted,
 /// activated, dropped out and enlarged, in this order.
 #[derive(Debug)]
-pub struct Operand<'a, B: Backend> {
+pub struct Operand<'a, B: Device> {
     /// What is stored.
     pub parts: Parts<'a, B>,
     /// Group normalisation (Wu and He 2018), if any.
@@ -27,7 +27,7 @@ pub struct Operand<'a, B: Backend> {
 
 /// One tensor `[N, H, W, C]`, or two that are read as their concatenation along C.
 #[derive(Debug)]
-pub enum Parts<'a, B: Backend> {
+pub enum Parts<'a, B: Device> {
     /// A single tensor.
     One(View<'a, B>),
     /// `[N, H, W, C_1]` and `[N, H, W, C_2]`.
@@ -36,10 +36,10 @@ pub enum Parts<'a, B: Backend> {
 
 /// Group normalisation: `n = γ·(v − mean)·rstd + β`; with `scale_shift`, `n·(1 + scale) + shift` of each image.
 #[derive(Debug)]
-pub struct Norm<'a, B: Backend> {
+pub struct Norm<'a, B: Device> {
     /// Number of groups; divides C.
     pub groups: usize,
-    /// `[N, groups, 2]`: mean and `1/√(variance + eps)`, from [`Backend::norm_statistics`].
+    /// `[N, groups, 2]`: mean and `1/√(variance + eps)`, from [`Backend::norm_statistics`](crate::Backend::norm_statistics).
     pub statistics: View<'a, B>,
     /// γ, `[C]`.
     pub gamma: View<'a, B>,
@@ -61,7 +61,7 @@ pub struct Dropout {
 
 /// What happens to a result `[N, H, W, C]` before it is stored: `y = (result + bias + channel + residual) · scale`.
 #[derive(Debug)]
-pub struct Epilogue<'a, B: Backend> {
+pub struct Epilogue<'a, B: Device> {
     /// `[C]`.
     pub bias: Option<View<'a, B>>,
     /// `[N, C]`: a time embedding, say.
@@ -77,18 +77,18 @@ pub struct Epilogue<'a, B: Backend> {
 macro_rules! copy {
     ($($name:ident),*) => {$(
         #[allow(clippy::expl_impl_clone_on_copy)] // deriving would ask for B: Copy
-        impl<B: Backend> Clone for $name<'_, B> {
+        impl<B: Device> Clone for $name<'_, B> {
             fn clone(&self) -> Self {
                 *self
             }
         }
-        impl<B: Backend> Copy for $name<'_, B> {}
+        impl<B: Device> Copy for $name<'_, B> {}
     )*};
 }
 
 copy!(Operand, Parts, Norm, Epilogue);
 
-impl<B: Backend> Default for Epilogue<'_, B> {
+impl<B: Device> Default for Epilogue<'_, B> {
     fn default() -> Self {
         Self { bias: None, channel: None, residual: None, scale: 1.0, statistics: false }
     }
@@ -96,7 +96,7 @@ impl<B: Backend> Default for Epilogue<'_, B> {
 
 /// What an operation leaves.
 #[derive(Debug)]
-pub struct Output<B: Backend> {
+pub struct Output<B: Device> {
     /// The result after its epilogue.
     pub y: Tensor<B>,
     /// `[N, C, 2]`, mean and M2 = Σ(y − mean)² of each image and channel, if the epilogue asked for it.
@@ -106,16 +106,16 @@ pub struct Output<B: Backend> {
 /// The gradient of an operand's stored parts, up to what its norm still needs.
 ///
 /// Without a norm `g` is the gradient of the concatenated parts; with one it is the gradient of the normalised value x̂
-/// (dropout, SiLU', scale and γ are applied), and [`Backend::operand_grad`] finishes.
+/// (dropout, SiLU', scale and γ are applied), and [`Backend::operand_grad`](crate::Backend::operand_grad) finishes.
 #[derive(Debug)]
-pub struct Pulled<B: Backend> {
+pub struct Pulled<B: Device> {
     /// `[N, H, W, C]`, at the size before enlarging.
     pub g: Tensor<B>,
     /// `[N, C, 2]` with a norm: Σ dn and Σ dn·x̂ over pixels, dn being the gradient of `γ·x̂ + β` (after scale-shift).
     pub sums: Option<Tensor<B>>,
 }
 
-impl<'a, B: Backend> Operand<'a, B> {
+impl<'a, B: Device> Operand<'a, B> {
     /// A stored tensor as it is.
     pub fn plain(x: View<'a, B>) -> Self {
         Self { parts: Parts::One(x), norm: None, silu: false, dropout: None, nearest_2x: false }
@@ -201,7 +201,7 @@ impl<'a, B: Backend> Operand<'a, B> {
     }
 }
 
-impl<B: Backend> Epilogue<'_, B> {
+impl<B: Device> Epilogue<'_, B> {
     /// Fails unless every part fits a result of this size.
     pub(crate) fn check(&self, operation: &'static str, size: [usize; 4]) -> Result<(), KernelError> {
         let [n, _, _, c] = size;

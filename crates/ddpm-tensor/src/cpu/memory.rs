@@ -1,70 +1,92 @@
-use std::collections::BTreeMap;
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytemuck::{Pod, Zeroable};
-
+use super::places::{Place, Places};
 use crate::Element;
 
 /// Bytes of a cache line: buffers begin at a multiple of it, which AVX-512 and AMX loads want.
 const LINE: usize = 64;
+/// Bytes of a huge page.
+#[cfg(target_os = "linux")]
+const HUGE: usize = 2 << 20;
 
-/// What the system aligns by itself: only so far does it hand out fresh pages of zeros without touching them.
-#[repr(C, align(16))]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Piece([u8; 16]);
-
-/// Whole cache lines of zeros.
+/// Whole cache lines of the system's memory, zeros at first.
 struct Lines {
-    pieces: Vec<Piece>,
-    /// Pieces before the first line.
-    skipped: usize,
-    count: usize,
+    allocated: NonNull<u8>,
+    layout: Layout,
 }
+
+// SAFETY: it owns its memory, as a vector does.
+unsafe impl Send for Lines {}
+// SAFETY: nothing is read or written through a shared reference to it.
+unsafe impl Sync for Lines {}
 
 impl Lines {
+    /// At least one line.
     fn zeroed(count: usize) -> Self {
-        let (piece, a_line) = (size_of::<Piece>(), LINE / size_of::<Piece>());
-        let pieces = if count == 0 { Vec::new() } else { bytemuck::zeroed_vec::<Piece>((count + 1) * a_line) };
-        let skipped = pieces.as_ptr().addr().wrapping_neg() % LINE / piece;
-        Self { pieces, skipped: if count == 0 { 0 } else { skipped }, count }
+        // The system hands out fresh pages of zeros without touching them, but not if it is asked to align them.
+        let bytes = count.saturating_add(1).saturating_mul(LINE);
+        let Ok(layout) = Layout::from_size_align(bytes, 16) else {
+            handle_alloc_error(Layout::new::<u8>());
+        };
+        // SAFETY: the layout has a size above zero.
+        let allocated = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
+        Self { allocated, layout }
     }
 
-    fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.pieces[self.skipped..])[..self.count * LINE]
+    /// Asks for pages of 2 MB, where the system has them: products walk over more of 4 KB than the CPU keeps addresses of.
+    fn in_huge_pages(self) -> Self {
+        #[cfg(target_os = "linux")]
+        {
+            let skipped = self.allocated.addr().get().wrapping_neg() % HUGE;
+            let length = self.layout.size().saturating_sub(skipped) / HUGE * HUGE;
+            if length > 0 {
+                // SAFETY: the range is within the allocation; the advice changes no byte, and may be refused.
+                unsafe { libc::madvise(self.allocated.add(skipped).as_ptr().cast(), length, libc::MADV_HUGEPAGE) };
+            }
+        }
+        self
     }
 
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.pieces[self.skipped..])[..self.count * LINE]
+    /// Where a line begins; it must be below `count`.
+    fn line(&self, line: usize) -> NonNull<u8> {
+        let skipped = self.allocated.addr().get().wrapping_neg() % LINE;
+        assert!((line + 1) * LINE + skipped <= self.layout.size(), "line {line} of {} bytes", self.layout.size());
+        // SAFETY: it is within the allocation, as was just asserted.
+        unsafe { self.allocated.add(skipped + line * LINE) }
     }
 }
 
-/// Buffers that were given back, by their size in lines, kept for the next step.
+impl Drop for Lines {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, and given back once.
+        unsafe { dealloc(self.allocated.as_ptr(), self.layout) }
+    }
+}
+
+/// Memory that is asked of the system in slabs, and kept for the next step.
 #[derive(Default)]
 pub(super) struct Memory {
-    spare: Mutex<BTreeMap<usize, Vec<Lines>>>,
-    system_allocations: AtomicUsize,
-    bytes: AtomicUsize,
-    rehearsal: Option<Rehearsal>,
+    books: Mutex<Books>,
+    /// Where this only rehearses, the threads that would ask for the same at the same time; 0 stands for one.
+    rehearsal: Option<AtomicUsize>,
 }
 
-/// The books of a handle that only rehearses: which buffers there would be, while those that are handed out are fresh pages of
-/// zeros that hardly anyone touches.
 #[derive(Default)]
-struct Rehearsal {
-    /// How many spare buffers there would be of each size in lines.
-    spare: Mutex<BTreeMap<usize, usize>>,
-    /// Threads that would ask for the same at the same time; 0 stands for one.
-    threads: AtomicUsize,
+struct Books {
+    places: Places,
+    /// One for each of `places`; none in a rehearsal.
+    slabs: Vec<Lines>,
 }
 
 impl Memory {
-    /// Memory that only counts.
+    /// Memory that only counts: what it hands out are fresh pages of zeros that hardly anyone touches.
     pub(super) fn rehearsed() -> Self {
-        Self { rehearsal: Some(Rehearsal::default()), ..Self::default() }
+        Self { rehearsal: Some(AtomicUsize::new(0)), ..Self::default() }
     }
 
     pub(super) fn is_rehearsed(&self) -> bool {
@@ -73,107 +95,100 @@ impl Memory {
 
     /// Runs one job of many for all of them: what it takes is counted for each of `threads`.
     pub(super) fn rehearse(&self, threads: usize, job: impl FnOnce()) {
-        let Some(rehearsal) = &self.rehearsal else { return };
-        let before = rehearsal.threads.swap(threads, Ordering::Relaxed);
+        let Some(at_once) = &self.rehearsal else { return };
+        let before = at_once.swap(threads, Ordering::Relaxed);
         job();
-        rehearsal.threads.store(before, Ordering::Relaxed);
+        at_once.store(before, Ordering::Relaxed);
     }
 
-    /// Enters a buffer in the books, for each thread that would take one: their sizes in lines.
-    fn enter(&self, rehearsal: &Rehearsal, wanted: usize) -> Vec<usize> {
-        let mut spare = rehearsal.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let threads = rehearsal.threads.load(Ordering::Relaxed).max(1);
-        let one = |_| {
-            if let Some((&size, count)) = spare.range_mut(fitting(wanted)).find(|(_, count)| **count > 0) {
-                *count -= 1;
-                return size;
-            }
-            self.count(wanted);
-            wanted
-        };
-        (0..threads).map(one).collect()
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A buffer of this many lines is asked of the system; one of nothing asks for nothing.
-    fn count(&self, lines: usize) {
-        self.system_allocations.fetch_add(usize::from(lines > 0), Ordering::Relaxed);
-        self.bytes.fetch_add(lines * LINE, Ordering::Relaxed);
-    }
-
-    /// The smallest spare buffer that holds `len` elements and is at most a quarter larger, or a new one.
+    /// Room for `len` elements, whatever is in it.
     pub(super) fn take<T: Element>(self: &Arc<Self>, len: usize) -> CpuBuffer<T> {
-        let wanted = (len * size_of::<T>()).div_ceil(LINE);
-        let (lines, entered) = if let Some(rehearsal) = &self.rehearsal {
-            (Lines::zeroed(wanted), self.enter(rehearsal, wanted))
+        let lines = (len * size_of::<T>()).div_ceil(LINE);
+        let (pointer, held) = if lines == 0 {
+            (NonNull::dangling(), Held::Nothing)
+        } else if let Some(at_once) = &self.rehearsal {
+            let mut books = self.books();
+            let places = (0..at_once.load(Ordering::Relaxed).max(1)).map(|_| books.places.take(lines)).collect();
+            let own = Lines::zeroed(lines);
+            (own.line(0).cast(), Held::Rehearsed { places, _own: own })
         } else {
-            let found = {
-                let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-                let size = spare.range_mut(fitting(wanted)).find(|(_, list)| !list.is_empty());
-                size.and_then(|(_, list)| list.pop())
-            };
-            let new = || {
-                self.count(wanted);
-                Lines::zeroed(wanted)
-            };
-            (found.unwrap_or_else(new), Vec::new())
+            let mut books = self.books();
+            let place = books.places.take(lines);
+            let Books { places, slabs } = &mut *books;
+            slabs.extend(places.slab_lines().skip(slabs.len()).map(|lines| Lines::zeroed(lines).in_huge_pages()));
+            (slabs[place.slab].line(place.line).cast(), Held::Place(place))
         };
-        CpuBuffer { lines, len, entered, memory: Arc::clone(self), element: PhantomData }
+        CpuBuffer { pointer, len, held, memory: Arc::clone(self) }
     }
 
-    fn give_back(&self, lines: Lines, entered: &[usize]) {
-        if let Some(rehearsal) = &self.rehearsal {
-            let mut spare = rehearsal.spare.lock().unwrap_or_else(PoisonError::into_inner);
-            for &size in entered {
-                *spare.entry(size).or_default() += 1;
-            }
-        } else if lines.count > 0 {
-            let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-            spare.entry(lines.count).or_default().push(lines);
-        }
-    }
-
+    /// How many slabs were asked of the system.
     pub(super) fn system_allocations(&self) -> usize {
-        self.system_allocations.load(Ordering::Relaxed)
+        self.books().places.slab_lines().len()
     }
 
-    /// Nothing is returned to the system while the handle lives, so what is held is the peak.
+    /// The bytes that were ever handed out at once, with the gaps between them: pages behind them were never touched.
     pub(super) fn peak_bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.books().places.touched() * LINE
     }
 }
 
-/// The sizes in lines of spare buffers that serve where `wanted` lines are.
-fn fitting(wanted: usize) -> std::ops::RangeInclusive<usize> {
-    wanted..=wanted + wanted / 4
+/// Elements in 64-byte aligned memory; goes back to its [`Cpu`](super::Cpu) when dropped.
+pub struct CpuBuffer<T: Element> {
+    pointer: NonNull<T>,
+    len: usize,
+    held: Held,
+    memory: Arc<Memory>,
 }
 
-/// Elements in 64-byte aligned memory; goes back to the pool of its [`Cpu`](super::Cpu) when dropped.
-pub struct CpuBuffer<T: Element> {
-    lines: Lines,
-    len: usize,
-    /// What is in the books for it where memory is only counted.
-    entered: Vec<usize>,
-    memory: Arc<Memory>,
-    element: PhantomData<T>,
+/// What a buffer has to give back.
+enum Held {
+    Nothing,
+    Place(Place),
+    /// The places that buffers of all threads would have, and the pages that this one has instead.
+    Rehearsed {
+        places: Vec<Place>,
+        _own: Lines,
+    },
 }
+
+// SAFETY: a buffer is the only one with its lines, and elements are plain numbers.
+unsafe impl<T: Element> Send for CpuBuffer<T> {}
+// SAFETY: through a shared reference its elements are only read.
+unsafe impl<T: Element> Sync for CpuBuffer<T> {}
 
 impl<T: Element> Deref for CpuBuffer<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        &bytemuck::cast_slice(self.lines.bytes())[..self.len]
+        // SAFETY: `take` found room for so many elements, aligned and initialised (with zeros at first; every bit pattern is a
+        // number). `Places` gives a line to one buffer at a time, and the memory lives as long as `self.memory` or `self.held`.
+        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.len) }
     }
 }
 
 impl<T: Element> DerefMut for CpuBuffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut bytemuck::cast_slice_mut(self.lines.bytes_mut())[..self.len]
+        // SAFETY: as above, and `self` is borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.len) }
     }
 }
 
 impl<T: Element> Drop for CpuBuffer<T> {
     fn drop(&mut self) {
-        self.memory.give_back(std::mem::replace(&mut self.lines, Lines::zeroed(0)), &self.entered);
+        match &self.held {
+            Held::Nothing => {}
+            Held::Place(place) => self.memory.books().places.give_back(*place),
+            Held::Rehearsed { places, .. } => {
+                let mut books = self.memory.books();
+                for place in places {
+                    books.places.give_back(*place);
+                }
+            }
+        }
     }
 }
 
@@ -195,16 +210,18 @@ mod tests {
             assert_eq!(buffer.len(), len);
             assert_eq!(buffer.as_ptr() as usize % 64, 0);
         }
-        let before = memory.system_allocations();
+        let before = memory.peak_bytes();
         let first = memory.take::<f32>(1000).as_ptr();
         let second = memory.take::<f64>(490).as_ptr(); // a little smaller, other type, same memory
         assert_eq!(first.cast::<u8>(), second.cast::<u8>());
-        assert_eq!(memory.system_allocations(), before);
         assert!(memory.take::<f32>(0).is_empty());
-        assert_eq!(memory.system_allocations(), before);
-        let held = memory.take::<f32>(1000);
-        assert_ne!(memory.take::<f32>(1000).as_ptr(), held.as_ptr());
-        assert_eq!(memory.system_allocations(), before + 1);
+        assert_eq!(memory.peak_bytes(), before);
+        let mut held = memory.take::<f32>(1000);
+        held.fill(1.0);
+        memory.take::<f32>(1000).fill(2.0);
+        assert!(held.iter().all(|&x| x == 1.0));
+        assert_eq!(memory.peak_bytes(), before + 1000_usize.div_ceil(16) * LINE);
+        assert_eq!(memory.system_allocations(), 1);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod disjoint;
 pub mod isa;
 mod memory;
+mod places;
 mod stopwatch;
 mod threads;
 
@@ -127,12 +128,12 @@ impl<T: Element> Cpu<T> {
         buffer
     }
 
-    /// How many buffers were asked of the system so far: constant once training has warmed up.
+    /// How often memory was asked of the system so far: constant once training has warmed up.
     pub fn system_allocations(&self) -> usize {
         self.shared.memory.system_allocations()
     }
 
-    /// The highest number of bytes that this handle held at once, the pool's spare buffers included.
+    /// The highest number of bytes that this handle held at once, with the gaps between them.
     pub fn peak_bytes(&self) -> usize {
         self.shared.memory.peak_bytes()
     }

@@ -2,6 +2,7 @@
 
 mod engines;
 
+use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::random::{Address, Purpose};
 use ddpm_tensor::{Cpu, Element, Precision, Tensor, View};
 
@@ -86,7 +87,10 @@ pub(super) struct Held<T: Element> {
     dy: Tensor<Cpu<T>>,
 }
 
-impl<T: Element> Held<T> {
+impl<T: Element> Held<T>
+where
+    Cpu<T>: Backend<Elem = T, Buffer = CpuBuffer<T>>,
+{
     pub(super) fn new(cpu: &Cpu<T>, case: Case) -> Self {
         let Case { n, h, w, c, o, g, .. } = case;
         let total = c[0] + c[1];
@@ -352,7 +356,10 @@ pub(super) fn backward_is_the_derivative() {
 }
 
 /// Every gradient, the result and its statistics.
-pub(super) fn results<T: Element>(cpu: &Cpu<T>, case: Case) -> Vec<Vec<T>> {
+pub(super) fn results<T: Element>(cpu: &Cpu<T>, case: Case) -> Vec<Vec<T>>
+where
+    Cpu<T>: Backend<Elem = T, Buffer = CpuBuffer<T>>,
+{
     let held = Held::new(cpu, case);
     let output = held.forward(cpu);
     let mut all = held.backward(cpu);

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::{Cpu, Element, Precision};
 
+use crate::Backend;
 use crate::conv::cpu::engine::{Engine, forced};
 use crate::conv::tests::{self, Case, Held, PLAIN};
 use crate::testing::{cpu, same_bits, strict};
@@ -76,7 +78,10 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-fn results<T: Element>(cpu: &Cpu<T>, case: Case) -> Vec<Vec<f64>> {
+fn results<T: Element>(cpu: &Cpu<T>, case: Case) -> Vec<Vec<f64>>
+where
+    Cpu<T>: Backend<Elem = T, Buffer = CpuBuffer<T>>,
+{
     let held = Held::new(cpu, case);
     let mut all = held.backward(cpu);
     // the gradient of the weights, and apart from it those of gamma and beta
