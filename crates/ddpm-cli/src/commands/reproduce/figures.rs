@@ -43,7 +43,7 @@ pub(super) fn make(work: &Work<'_>, draw: fn(&dyn Draw) -> Result<Picture>) -> R
     let place = work.model()?;
     let how = work.how();
     let (ready, device) = Ready::open(&place, &how, &args.machine, output)?;
-    let (scale, steps) = (scale(&ready), ready.model.step);
+    let (scale, steps) = (scale(work, &ready), ready.model.step);
     let (picture, mut about) = on_device!(device, device => {
         let studio = ready.on(device)?;
         let scene = Scene { work, place: &place, image: studio.image()?, studio: &studio, how: &how };

@@ -212,12 +212,12 @@ impl Work<'_> {
 const GO_ON: &str = "the same command goes on where it was";
 
 /// What a model was trained on, and for how long.
-fn scale(ready: &Ready) -> String {
+fn scale(work: &Work<'_>, ready: &Ready) -> String {
     let Trained { settings, step, .. } = &ready.model;
+    let of_model = work.args.model.as_ref().map(|model| model.display().to_string());
+    let name = of_model.unwrap_or_else(|| work.args.preset.clone());
     match (settings, step) {
-        (Some(settings), Some(step)) => {
-            format!("{}, {} steps of {}", settings.train.name, thousands(*step), settings.train.batch)
-        }
-        _ => "a model that does not say how it was trained".to_owned(),
+        (Some(settings), Some(step)) => format!("{name}, {} steps of {}", thousands(*step), settings.train.batch),
+        _ => name,
     }
 }

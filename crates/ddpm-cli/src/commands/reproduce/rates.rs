@@ -36,7 +36,7 @@ struct Measured {
 fn measured(work: &Work<'_>) -> Result<Measured> {
     let place = work.model()?;
     let (ready, device) = Ready::open(&place, &work.how(), &work.args.machine, work.output)?;
-    let scale = scale(&ready);
+    let scale = scale(work, &ready);
     let likelihood = on_device!(device, device => {
         let studio = ready.on(device)?;
         let data = data_of(work, &place, &studio)?;

@@ -22,7 +22,7 @@ use super::{
 pub(super) fn make(work: &Work<'_>) -> Result<()> {
     let place = work.model()?;
     let (ready, device) = Ready::open(&place, &work.how(), &work.args.machine, work.output)?;
-    let scale = scale(&ready);
+    let scale = scale(work, &ready);
     on_device!(device, device => {
         let studio = ready.on(device)?;
         let data = data_of(work, &place, &studio)?;

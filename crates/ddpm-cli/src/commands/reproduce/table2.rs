@@ -101,7 +101,7 @@ pub(super) fn make(work: &Work<'_>) -> Result<()> {
         match outcome {
             Outcome::Trained(run) => {
                 let (ready, device) = Ready::open(run.root(), &work.how(), &work.args.machine, work.output)?;
-                found.scale = scale(&ready);
+                found.scale = scale(work, &ready);
                 on_device!(device, device => score(work, &mut scorer, &mut found, row, &ready.on(device)?, run.root()))?;
             }
             Outcome::Diverged(why) => {
@@ -164,7 +164,8 @@ impl Found {
             })
             .collect()
         };
-        let mut notes = vec![self.about.clone(), "one training of each from one seed".to_owned()];
+        let mut notes = vec!["one training of each from one seed".to_owned()];
+        notes.extend((!self.about.is_empty()).then(|| self.about.clone()));
         notes.extend(self.notes.iter().cloned());
         notes.extend(differences("FID", true, &compared(|row| row.fid, |score| score.fid)));
         notes.extend(differences("Inception score", false, &compared(|row| row.is.map(|is| is.0), |score| score.is)));

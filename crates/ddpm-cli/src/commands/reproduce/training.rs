@@ -71,9 +71,6 @@ fn begun(work: &Work<'_>, wanted: &Wanted) -> Result<Outcome> {
         Err(_) => Part { set: wanted.set.clone(), stop_at: Some(PROBE), ..Part::default() },
         Ok(run) => {
             let settings = settings(&run)?;
-            if settings.train.name != work.args.preset {
-                work.output.note(&format!("the model in {} is of {}", root.display(), settings.train.name));
-            }
             if done(&run) >= PROBE.min(settings.train.steps) {
                 return Ok(Outcome::Trained(run));
             }
