@@ -79,6 +79,31 @@ fn figures_are_drawn_with_a_run_that_is_gone_on_with() {
 }
 
 #[test]
+fn as_many_steps_are_made_as_fit_and_that_is_decided_once() {
+    let folder = copy_of(drawn());
+    let metrics = folder.path().join("fig/model/metrics.jsonl");
+    // The speed that the first steps are said to have had.
+    let slow = |speed: f64| {
+        let text = fs::read_to_string(&metrics).unwrap();
+        let line = |line: &str| {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            line["images_per_s"] = speed.into();
+            line.to_string() + "\n"
+        };
+        fs::write(&metrics, text.lines().map(line).collect::<String>()).unwrap();
+    };
+    let said = || {
+        let args = ["reproduce", "fig4", "--out", "fig", "--budget", "1", "--steps", "2", "--device", "cpu"];
+        works(folder.path(), &args)
+    };
+    // 60 s of 1.7 images/s are 25 steps of 4.
+    slow(1.7);
+    assert!(said().contains("25 steps of 4"), "{}", said());
+    slow(0.001);
+    assert!(said().contains("25 steps of 4"), "{}", said());
+}
+
+#[test]
 fn rate_and_distortion_are_measured_once() {
     let folder = copy_of(drawn());
     let at = |name: &str| folder.path().join("fig").join(name);

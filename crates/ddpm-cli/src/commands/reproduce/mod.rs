@@ -158,9 +158,14 @@ fn find(name: &str) -> Result<&'static Part> {
 /// Where results go, if nobody says it: a folder of its own for each preset or model.
 fn folder(args: &ReproduceArgs) -> PathBuf {
     args.out.clone().unwrap_or_else(|| {
-        let of_model = args.model.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-        Path::new("runs").join(format!("reproduce-{}", of_model.unwrap_or_else(|| args.preset.clone())))
+        let name = name_of_model(args).unwrap_or_else(|| args.preset.clone());
+        Path::new("runs").join(format!("reproduce-{name}"))
     })
+}
+
+/// The name of a given model's folder.
+fn name_of_model(args: &ReproduceArgs) -> Option<String> {
+    Some(args.model.as_deref()?.file_name()?.to_string_lossy().into_owned())
 }
 
 /// What is being done.
@@ -214,8 +219,7 @@ const GO_ON: &str = "the same command goes on where it was";
 /// What a model was trained on, and for how long.
 fn scale(work: &Work<'_>, ready: &Ready) -> String {
     let Trained { settings, step, .. } = &ready.model;
-    let of_model = work.args.model.as_ref().map(|model| model.display().to_string());
-    let name = of_model.unwrap_or_else(|| work.args.preset.clone());
+    let name = name_of_model(work.args).unwrap_or_else(|| work.args.preset.clone());
     match (settings, step) {
         (Some(settings), Some(step)) => format!("{name}, {} steps of {}", thousands(*step), settings.train.batch),
         _ => name,
