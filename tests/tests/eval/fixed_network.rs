@@ -53,7 +53,9 @@ impl Fixed {
             if values.len() != len {
                 values = vec![0.0; len];
                 Address::new(SEED, Purpose::Test).fill_normal(0, &mut values);
-                values.iter_mut().for_each(|x| *x *= 0.1);
+                for x in &mut values {
+                    *x *= 0.1;
+                }
             }
             parameters.write(&fixed.cpu, name, &values).unwrap();
         }

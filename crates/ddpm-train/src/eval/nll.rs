@@ -179,13 +179,12 @@ impl Image<'_> {
             // both means are a·x_0 + b·x_t, with x_0 or x̂_0
             let q = Gaussian { mean: 0.0, log_variance: libm::log(posterior.beta_tilde(t)) };
             let kl = |distance: f64, log_variance| gaussian_kl(q, Gaussian { mean: from_x_0 * distance, log_variance });
-            terms.kl[t] = bits(match self.said {
+            terms.kl[t] = bits(if self.said.is_some() {
+                let distances = true_x_0().zip(x_0_hat()).map(|(x_0, hat)| x_0 - hat);
+                mean(len, distances.enumerate().map(|(i, distance)| kl(distance, log_variance_at(i))))
+            } else {
                 // of one variance it is linear in the squared distance
-                None => kl(terms.x_0_mse[t].sqrt(), log_variance_at(0)),
-                Some(_) => {
-                    let distances = true_x_0().zip(x_0_hat()).map(|(x_0, hat)| x_0 - hat);
-                    mean(len, distances.enumerate().map(|(i, distance)| kl(distance, log_variance_at(i))))
-                }
+                kl(terms.x_0_mse[t].sqrt(), log_variance_at(0))
             });
         } else {
             let means = || x_0_hat().zip(self.x_t).map(|(hat, &x_t)| from_x_0 * hat + from_x_t * f64::from(x_t));

@@ -56,7 +56,7 @@ pub(super) fn run<B: Machinery>(args: &EvalArgs, output: Output, studio: &Studio
         match form {
             Form::Csv => write_text(path, &csv(&found, &curve_points))?,
             Form::Picture => {
-                let points = curve_points.iter().map(|point| (point.rate, point.rmse)).collect();
+                let points = spaced(&curve_points, 800).map(|point| (point.rate, point.rmse)).collect();
                 let name = "distortion: rmse of the predicted picture, 0..255".to_owned();
                 let series = Series { name, points, colour: COLOURS[0], style: Style::Line };
                 let panel = Panel { name: String::new(), scale: Scale::Log, x_name: None, series: vec![series] };
@@ -147,6 +147,13 @@ fn form(path: &Path) -> Result<Form> {
     }
 }
 
+/// At most so many of a curve's points, equally many steps apart and with the last: charts make means of more, which hide where
+/// a curve ends.
+pub(in crate::commands) fn spaced<T>(all: &[T], most: usize) -> impl Iterator<Item = &T> {
+    let each = all.len().div_ceil(most).max(1);
+    all.iter().enumerate().filter(move |(i, _)| (all.len() - 1 - i).is_multiple_of(each)).map(|(_, point)| point)
+}
+
 /// Writes a text, whole or not at all.
 pub(in crate::commands) fn write_text(path: &Path, text: &str) -> Result<()> {
     png::appear(path, |file| Ok(file.write_all(text.as_bytes())?)).at(path.display())
@@ -161,4 +168,20 @@ pub(in crate::commands) fn csv(found: &Likelihood, points: &[Point]) -> String {
         let _ = writeln!(text, "{},{:.9},{:.9},{kl:.9e},{mse:.9e}", point.t, point.rate, point.rmse);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spaced;
+
+    #[test]
+    fn few_points_keep_the_last() {
+        let all: Vec<usize> = (0..1000).collect();
+        for most in [1, 7, 250, 999, 1000, 2000] {
+            let few: Vec<_> = spaced(&all, most).copied().collect();
+            assert!(few.len() <= most && few.last() == Some(&999), "{most}: {few:?}");
+        }
+        assert_eq!(spaced(&all, 2000).count(), 1000);
+        assert_eq!(spaced::<usize>(&[], 5).count(), 0);
+    }
 }

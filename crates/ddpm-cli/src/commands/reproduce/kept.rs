@@ -33,7 +33,7 @@ impl Kept {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(super) fn put(&mut self, key: &str, asked: Value, found: Value) -> Result<()> {
+    pub(super) fn put(&mut self, key: &str, asked: &Value, found: &Value) -> Result<()> {
         self.all.insert(key.to_owned(), json!({ "asked": asked, "found": found }));
         write_text(&self.path, &format!("{:#}\n", Value::Object(self.all.clone())))
     }
@@ -42,12 +42,12 @@ impl Kept {
     ///
     /// # Errors
     /// Those of `find`, and when the file cannot be written.
-    pub(super) fn or_find(&mut self, key: &str, asked: Value, find: impl FnOnce() -> Result<Value>) -> Result<Value> {
-        if let Some(found) = self.get(key, &asked) {
+    pub(super) fn or_find(&mut self, key: &str, asked: &Value, find: impl FnOnce() -> Result<Value>) -> Result<Value> {
+        if let Some(found) = self.get(key, asked) {
             return Ok(found.clone());
         }
         let found = find()?;
-        self.put(key, asked, found.clone())?;
+        self.put(key, asked, &found)?;
         Ok(found)
     }
 }
@@ -63,14 +63,14 @@ mod tests {
         let path = folder.path().join("kept.json");
         let found = |n: u64, value: f64| {
             let mut kept = Kept::open(&path);
-            kept.or_find("row", json!({ "n": n }), || Ok(json!(value))).unwrap()
+            kept.or_find("row", &json!({ "n": n }), || Ok(json!(value))).unwrap()
         };
         assert_eq!(found(10, 1.5), 1.5);
         assert_eq!(found(10, 2.5), 1.5, "found again");
         assert_eq!(found(20, 2.5), 2.5, "another question");
         fs::write(&path, "{\"row\": {\"asked\": {\"n\": 20").unwrap();
         assert_eq!(found(20, 3.5), 3.5, "a damaged file holds nothing");
-        let failed = Kept::open(&path).or_find("other", json!(1), || anyhow::bail!("no"));
+        let failed = Kept::open(&path).or_find("other", &json!(1), || anyhow::bail!("no"));
         assert!(failed.is_err() && Kept::open(&path).get("other", &json!(1)).is_none());
     }
 }

@@ -50,7 +50,7 @@ fn likelihood<B: Machinery>(work: &Work<'_>, studio: &Studio<B>, data: &DataSet)
     let part = part.start..part.end.min(part.start + work.args.nll_count as usize);
     let asked = json!({ "model": studio.model.hash, "data": data.hash(), "n": part.len(), "seed": studio.seed() });
     let mut kept = Kept::open(&work.folder.join("rates-kept.json"));
-    let found = kept.or_find("likelihood", asked, || {
+    let found = kept.or_find("likelihood", &asked, || {
         Ok(to_json(&nll::measure(work.output, studio, data, part, &|| work.watch())?))
     })?;
     of_json(&found).context("what was kept is no likelihood").at("rates-kept.json").next("remove it to measure anew")
@@ -120,7 +120,7 @@ pub(super) fn figure(work: &Work<'_>) -> Result<()> {
     let panel = |name: &str, x_name, of: fn(&Place) -> (f64, f64)| {
         let series = |name: &str, places: &[Place], colour: usize, style| Series {
             name: name.to_owned(),
-            points: places.iter().map(of).collect(),
+            points: nll::spaced(places, 250).map(of).collect(),
             colour: COLOURS[colour],
             style,
         };
@@ -141,7 +141,7 @@ pub(super) fn figure(work: &Work<'_>) -> Result<()> {
     ];
     let chart = Chart {
         title: &scale,
-        x_name: "reverse process steps (T − t)",
+        x_name: "reverse process steps (T - t)",
         panels: &panels,
         columns: 3,
         panel: (420.0, 340.0),

@@ -114,7 +114,7 @@ impl<'a> Scorer<'a> {
             Err(error) if is_not_finite(&error) => None,
             Err(error) => return Err(error),
         };
-        self.kept.put(key, asked, found.map_or_else(|| json!({ "unstable": true }), Score::to_json))?;
+        self.kept.put(key, &asked, &found.map_or_else(|| json!({ "unstable": true }), Score::to_json))?;
         Ok(found)
     }
 
@@ -132,7 +132,7 @@ impl<'a> Scorer<'a> {
         }
         let sides = judge.of_data(self.work.output, data, part, &MEASURES)?;
         let found = self.score(judge, data, &sides)?;
-        self.kept.put("held out", asked, found.to_json())?;
+        self.kept.put("held out", &asked, &found.to_json())?;
         Ok(Some(found))
     }
 

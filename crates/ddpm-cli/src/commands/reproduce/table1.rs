@@ -102,7 +102,7 @@ impl Bits {
             return Ok(None);
         }
         let asked = json!({ "model": studio.model.hash, "data": data.hash(), "n": n, "seed": studio.seed() });
-        let found = kept.or_find(key, asked, || {
+        let found = kept.or_find(key, &asked, || {
             let found = nll::measure(work.output, studio, data, part, &|| work.watch())?;
             Ok(Self { mean: found.terms.total(), std_error: found.std_error, n }.to_json())
         })?;

@@ -58,7 +58,7 @@ pub(super) fn all(work: &Work<'_>, wanted: &[Wanted]) -> Result<Vec<Outcome>> {
     for outcome in &mut outcomes {
         if let Outcome::Trained(run) = outcome {
             let part = Part { resume: true, steps: Some(steps), ..Part::default() };
-            *outcome = train(work, &run.root().to_owned(), part)?;
+            *outcome = train(work, run.root(), part)?;
         }
     }
     Ok(outcomes)
