@@ -16,12 +16,19 @@ pub(crate) struct Failure {
     what: String,
     place: Option<String>,
     hint: Option<String>,
+    /// Whether numbers ran into infinity.
+    not_finite: bool,
 }
+
+/// A model's pictures are none.
+#[derive(Debug, thiserror::Error)]
+#[error("the model drew numbers that are infinite or not a number")]
+pub(crate) struct NotNumbers;
 
 impl Failure {
     /// Something did not work.
     pub(crate) fn new(what: impl fmt::Display) -> Self {
-        Self { code: FAILED, what: what.to_string(), place: None, hint: None }
+        Self { code: FAILED, what: what.to_string(), place: None, hint: None, not_finite: false }
     }
 
     /// Something was asked for that makes no sense.
@@ -67,6 +74,10 @@ impl Failure {
         let settings = find::<SettingsError>(error);
         let usage = settings.is_some() || find::<UnknownName>(error).is_some();
         let mut failure = if usage { Self::usage(what) } else { Self::new(what) };
+        failure.not_finite = error.chain().any(|cause| {
+            let of_training = cause.downcast_ref::<ddpm_train::Error>();
+            matches!(of_training, Some(ddpm_train::Error::NotFinite { .. })) || cause.is::<NotNumbers>()
+        });
         if let Some(hint) = settings.and_then(settings_hint).or(find::<RunError>(error).and_then(run_hint)) {
             failure = failure.next(hint);
         }
@@ -114,6 +125,20 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// Whether an error is that training or drawing ran into infinity.
+pub(crate) fn is_not_finite(error: &anyhow::Error) -> bool {
+    Failure::from_error(error).not_finite
+}
+
+/// The error with another hint, if a signal ended the work.
+pub(crate) fn hint_if_stopped(error: anyhow::Error, hint: &str) -> anyhow::Error {
+    match error.downcast::<Failure>() {
+        Ok(failure) if failure.code > 128 => Failure { hint: Some(hint.to_owned()), ..failure }.into(),
+        Ok(failure) => failure.into(),
+        Err(error) => error,
+    }
+}
 
 /// Adds to any error where it happened and what to do next.
 pub(crate) trait Explain<T> {

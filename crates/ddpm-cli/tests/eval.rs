@@ -9,7 +9,7 @@ use std::{
     sync::OnceLock,
 };
 
-use self::common::{TINY, fails, npy, works};
+use self::common::{TINY, copy_of, fails, npy, works};
 
 const DIFFUSERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/pipeline");
 
@@ -53,10 +53,33 @@ fn likelihoods_add_up_and_do_not_depend_on_batches_and_threads() {
     assert_eq!(whole, apart);
     measured(&["nll", "run", "-n", "1", "--curve", "curve.png"]);
     assert!(shared().join("curve.png").exists());
+    measured(&["nll", "run", "-n", "1", "--curve", "curve.svg"]);
+    let svg = fs::read_to_string(shared().join("curve.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("class=\"curve\"") && svg.contains("bits per dimension"), "{svg}");
     let other = measured(&["nll", DIFFUSERS, "-n", "1", "--data", &tiny_rgb()]);
     assert!(number(&other, "bits_per_dim").is_finite());
     let ode = measured(&["nll", "run", "--ode", "-n", "1"]);
     assert!(number(&ode, "bits_per_dim").is_finite() && number(&ode, "evaluations") > 6.0, "{ode}");
+}
+
+#[test]
+fn learned_variances_have_likelihoods() {
+    for variance in ["learned", "learned_range"] {
+        let folder = copy_of(shared());
+        let set = format!("diffusion.variance={variance}");
+        let few = ["--set", "diffusion.timesteps=20", "--set", &set];
+        works(folder.path(), &[&["train", "--data", "x.npy", "--out", "says"], TINY, &few].concat());
+        let found = |args: &[&str]| -> serde_json::Value {
+            let text = works(folder.path(), &[&["eval", "nll", "says", "--json", "--device", "cpu"], args].concat());
+            serde_json::from_str(text.lines().last().unwrap()).unwrap()
+        };
+        let whole = found(&["-n", "2"]);
+        let sum = number(&whole, "prior") + number(&whole, "kl") + number(&whole, "decoder");
+        assert!((number(&whole, "bits_per_dim") - sum).abs() < 1e-9 && sum > 0.0, "{variance}: {whole}");
+        assert_eq!(found(&["-n", "2", "--batch", "1", "--threads", "1"]), whole, "{variance}");
+        let ode = found(&["-n", "1", "--ode"]);
+        assert!(number(&ode, "bits_per_dim").is_finite() && number(&ode, "evaluations") > 6.0, "{variance}: {ode}");
+    }
 }
 
 /// Pictures of the diffusers folder's kind.
@@ -102,6 +125,7 @@ fn what_cannot_be_measured_says_so() {
     eval(&["nll", DIFFUSERS, "--data", "nowhere.npz"], 1, &["nowhere.npz"]);
     eval(&["nll", DIFFUSERS, "--data", "x.npy", "--split", "heldout"], 2, &["held out"]);
     eval(&["nll", "run", "--curve", "curve.jpg"], 2, &["curve.jpg", ".csv"]);
+    eval(&["nll", "run", "-n", "1", "--curve", "x.npy/curve.svg"], 1, &["x.npy/curve.svg"]);
     eval(&["nll", "run", "--features", "x.safetensors"], 2, &["--features"]);
     eval(&["fid", "run"], 2, &["8x8x1", "--features"]);
     eval(&["fid", "run", "--features", "nowhere.safetensors"], 1, &["nowhere.safetensors"]);

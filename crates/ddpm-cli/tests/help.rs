@@ -99,7 +99,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
 
 #[test]
 fn what_has_no_engine_says_so() {
-    for args in [&["reproduce", "table2"][..], &["reproduce", "fig4"]] {
+    for args in [&["reproduce", "table3"][..], &["reproduce", "fig10"]] {
         ddpm()
             .args(args)
             .assert()

@@ -156,34 +156,6 @@ fn a_browser_shows_the_page() {
     }
 }
 
-#[test]
-fn figures_are_drawn_with_a_run_that_is_gone_on_with() {
-    let folder = copy_of(shared());
-    let at = |name: &str| folder.path().join(name);
-    train(folder.path(), "fig/model", "30", &["--stop-at", "20", "--set", "diffusion.timesteps=50"]);
-    let reproduce =
-        |name| works(folder.path(), &["reproduce", name, "--out", "fig", "--device", "cpu", "--threads", "1"]);
-    for (name, columns, rows) in [("fig6", 12, 5), ("fig7", 8, 4), ("fig8", 13, 5)] {
-        let said = reproduce(name);
-        assert!(said.contains("paper  figure") && said.contains("30 steps of 4"), "{said}");
-        let path = at("fig").join(format!("{name}.png"));
-        assert_eq!(image::image_dimensions(&path).unwrap(), (8 * columns, 8 * rows), "{name}");
-    }
-    let first = fs::read(at("fig/fig6.png")).unwrap();
-    reproduce("fig6");
-    assert!(fs::read(at("fig/fig6.png")).unwrap() == first, "the same picture again");
-    // Of one x_t of figure 7, pictures differ more where there is more noise.
-    let rows = image::open(at("fig/fig7.png")).unwrap().into_luma8();
-    let apart = |row: u32| -> u32 {
-        let pixel = |sample: u32, x: u32, y: u32| rows.get_pixel(8 * (2 + sample) + x, 8 * row + y).0[0];
-        (0..64).map(|i| u32::from(pixel(0, i % 8, i / 8).abs_diff(pixel(1, i % 8, i / 8)))).sum()
-    };
-    assert!(apart(0) > apart(3), "{} {}", apart(0), apart(3));
-    fails(folder.path(), &["reproduce", "table2"], 2, &["not built yet", "fig6, fig7, fig8"]);
-    fails(folder.path(), &["reproduce", "fig66"], 2, &["no figure `fig66`"]);
-    fails(folder.path(), &["reproduce", "fig6", "--preset", "digit"], 2, &["did you mean `digits`?"]);
-}
-
 /// The records of an event file: their sizes.
 fn records(path: &Path) -> usize {
     let bytes = fs::read(path).unwrap();

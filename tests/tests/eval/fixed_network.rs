@@ -3,15 +3,18 @@
 
 use std::path::PathBuf;
 
-use ddpm_nn::Parameters;
+use ddpm_nn::{Parameters, UNet, UNetConfig};
+use ddpm_tensor::random::{Address, Purpose};
 use ddpm_tensor::{Cpu, CpuOptions, Precision, Tensor};
 use ddpm_train::checkpoint::Weights;
-use ddpm_train::diffusion::Schedule;
+use ddpm_train::diffusion::{Schedule, Variance};
 use ddpm_train::eval::Denoiser;
 use ddpm_train::model::Trained;
 
 /// Pictures.
 pub const COUNT: usize = 16;
+/// Of these, those that networks with a learned variance are checked on.
+pub const LEARNED_COUNT: usize = 4;
 /// Seed of their noise.
 pub const SEED: u64 = 3;
 
@@ -38,6 +41,29 @@ impl Fixed {
         Self { cpu, model, parameters, schedule }
     }
 
+    /// The same network with a last layer that says the variance too: its numbers are drawn.
+    pub fn learned(threads: usize, variance: Variance) -> Self {
+        let mut fixed = Self::new(threads);
+        let before = fixed.model.unet.config().clone();
+        let unet = UNet::new(&UNetConfig { out_channels: 2 * before.out_channels, ..before }).unwrap();
+        let mut parameters = Parameters::zeros(&fixed.cpu, unet.layout()).unwrap();
+        for parameter in unet.layout().parameters() {
+            let (name, len) = (parameter.name.as_str(), parameter.shape.len());
+            let mut values = fixed.parameters.read(&fixed.cpu, name).unwrap();
+            if values.len() != len {
+                values = vec![0.0; len];
+                Address::new(SEED, Purpose::Test).fill_normal(0, &mut values);
+                for x in &mut values {
+                    *x *= 0.1;
+                }
+            }
+            parameters.write(&fixed.cpu, name, &values).unwrap();
+        }
+        (fixed.model.unet, fixed.parameters) = (unet, parameters);
+        fixed.model.scheduler.options.variance = variance;
+        fixed
+    }
+
     pub fn denoiser(&self) -> Denoiser<'_, Cpu<f32>> {
         let options = &self.model.scheduler.options;
         Denoiser {
@@ -47,6 +73,7 @@ impl Fixed {
             schedule: &self.schedule,
             prediction: options.prediction,
             variance: options.variance,
+            variance_blend: options.variance_blend,
             clip: options.clip,
         }
     }

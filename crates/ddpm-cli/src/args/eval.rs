@@ -39,7 +39,7 @@ pub(crate) enum Split {
 #[command(after_help = "\
 Examples:
   ddpm eval nll runs/digits -n 100                   bits per dimension of held-out pictures, term by term
-  ddpm eval nll runs/digits --curve curve.png        and the rate-distortion curve
+  ddpm eval nll runs/digits --curve curve.svg        and the rate-distortion curve
   ddpm eval nll runs/digits --ode -n 16              by the probability-flow ODE
   ddpm eval nll google-ddpm-cifar10-32 --data cifar/ -n 64
   ddpm eval fid runs/digits --split train            1000 new digits against those it learned from
@@ -73,7 +73,7 @@ pub(crate) struct EvalArgs {
     #[arg(long)]
     pub(crate) ode: bool,
     /// Where the rate-distortion curve of nll goes
-    #[arg(long, value_name = "X.csv|png", conflicts_with = "ode")]
+    #[arg(long, value_name = "X.csv|png|svg", conflicts_with = "ode")]
     pub(crate) curve: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) how: How,

@@ -108,6 +108,8 @@ struct Bench<B: Machinery> {
     unet: UNet,
     noising: Vec<(f32, f32)>,
     x_0: Tensor<B>,
+    /// Where the network says more or fewer channels than it sees.
+    target: Option<Tensor<B>>,
     classes: Option<Vec<usize>>,
     parameters: Parameters<B>,
     grads: Parameters<B>,
@@ -125,10 +127,13 @@ impl<B: Machinery> Bench<B> {
         let unet = UNet::new(&config)?;
         let parameters = Parameters::from_host(&device, unet.layout(), &unet.initial(0))?;
         let zeros = || Parameters::zeros(&device, unet.layout());
+        let normals = |channels: usize, seed| {
+            device.normals([batch, size.height(), size.width(), channels].into(), Address::new(seed, Purpose::Test))
+        };
         Ok(Self {
             noising: noising_table(&settings.schedule().build()?),
-            x_0: device
-                .normals([batch, size.height(), size.width(), channels].into(), Address::new(1, Purpose::Test))?,
+            x_0: normals(config.in_channels, 1)?,
+            target: (config.out_channels != config.in_channels).then(|| normals(config.out_channels, 2)).transpose()?,
             classes: count.map(|count| (0..batch).map(|i| i % count).collect()),
             grads: zeros()?,
             moments: [zeros()?, zeros()?],
@@ -159,7 +164,8 @@ impl<B: Machinery> Bench<B> {
         let (y, cache) = self.unet.forward(device, &self.parameters, x_t.view(), &times, classes, mode)?;
         let forward = clock.lap(device)?;
         let weights = vec![1.0; times.len()];
-        let loss = device.loss(LossKind::L2, y.view(), eps.view(), &weights, 1.0 / y.shape().len() as f64)?;
+        let target = self.target.as_ref().unwrap_or(&eps).view();
+        let loss = device.loss(LossKind::L2, y.view(), target, &weights, 1.0 / y.shape().len() as f64)?;
         let loss_time = clock.lap(device)?;
         if let Some(cache) = cache {
             self.unet.backward(device, &self.parameters, cache, loss.d_output.view(), Some(&mut self.grads), false)?;

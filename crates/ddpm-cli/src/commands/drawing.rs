@@ -1,15 +1,18 @@
 //! Drawing images with a model, batch by batch: what `sample` does, and `train` at its end.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use ddpm_kernels::Backend;
 use ddpm_nn::{Mode, Parameters, UNet};
 use ddpm_tensor::{Shape, Tensor};
 use ddpm_train::samplers::{self, Guidance, Plan, guided_output};
 
 use super::studio::Stop;
-use crate::picture::{
-    Picture, film,
-    grid::{self, Images},
+use crate::{
+    failure::NotNumbers,
+    picture::{
+        Picture, film,
+        grid::{self, Images},
+    },
 };
 
 /// Bytes that the frames of a film may take while they are collected.
@@ -79,8 +82,7 @@ pub(super) struct Drawn {
 impl Drawn {
     /// Refuses images that are none.
     pub(super) fn check(&self) -> Result<()> {
-        ensure!(self.values.iter().all(|x| x.is_finite()), "the model drew numbers that are infinite or not a number");
-        Ok(())
+        if self.values.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(NotNumbers.into()) }
     }
 
     /// The images.

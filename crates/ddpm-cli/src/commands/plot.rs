@@ -1,6 +1,6 @@
 //! `ddpm plot`: the curves of runs over each other.
 
-use std::{collections::BTreeSet, io::Write, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::Result;
 use ddpm_train::run::RunDir;
@@ -11,10 +11,7 @@ use crate::{
     args::PlotArgs,
     failure::{Explain, Failure},
     output::Output,
-    picture::{
-        plot::{COLOURS, Chart, Panel, Series, Style},
-        png,
-    },
+    picture::plot::{COLOURS, Chart, Panel, Series, Style},
 };
 
 /// What is drawn where nobody says what.
@@ -23,14 +20,10 @@ const USUAL: [&str; 4] = ["loss", "heldout_loss_ema", "lr", "grad_norm"];
 pub(super) fn run(args: &PlotArgs) -> Result<()> {
     let output = Output::new(args.talk);
     let extension = args.out.extension().map(|extension| extension.to_string_lossy().to_lowercase());
-    let svg = match extension.as_deref() {
-        Some("svg") => true,
-        Some("png") => false,
-        _ => {
-            let failure = Failure::usage("curves are written as .svg or .png").place(args.out.display());
-            return Err(failure.next("name a file with one of these endings").into());
-        }
-    };
+    if !matches!(extension.as_deref(), Some("svg" | "png")) {
+        let failure = Failure::usage("curves are written as .svg or .png").place(args.out.display());
+        return Err(failure.next("name a file with one of these endings").into());
+    }
     let mut runs = Vec::new();
     for path in &args.runs {
         let run = RunDir::open(path).at(path.display())?;
@@ -55,11 +48,7 @@ pub(super) fn run(args: &PlotArgs) -> Result<()> {
     let columns = if panels.len() > 1 { 2 } else { 1 };
     let size = if panels.len() > 1 { (640.0, 360.0) } else { (960.0, 504.0) };
     let chart = Chart { title, x_name: "step", panels: &panels, columns, panel: size };
-    if svg {
-        png::appear(&args.out, |file| Ok(file.write_all(chart.svg().as_bytes())?)).at(args.out.display())?;
-    } else {
-        png::write(&args.out, &chart.picture(), &[]).at(args.out.display())?;
-    }
+    chart.write(&args.out).at(args.out.display())?;
     output.result(&args.out.display().to_string())?;
     let names: Vec<&String> = runs.iter().map(|(name, _)| name).collect();
     output.json(&json!({ "out": args.out, "runs": args.runs, "names": names, "curves": keys }))?;
@@ -91,7 +80,7 @@ fn panel(key: &str, runs: &[(String, Curves)]) -> Panel {
         }
     }
     let smoothed = if is_noisy(key) { " (smoothed)" } else { "" };
-    Panel { name: format!("{}{smoothed}", title(key)), scale: scale(key), series }
+    Panel { name: format!("{}{smoothed}", title(key)), scale: scale(key), x_name: None, series }
 }
 
 /// A run's name in the legend: its folder's, or its whole path where another run has the same.

@@ -43,8 +43,10 @@ pub struct Denoiser<'a, B: Backend<Elem = f32>> {
     pub schedule: &'a Schedule,
     /// What the network predicts.
     pub prediction: Prediction,
-    /// Variance of a reverse step.
+    /// Variance of a reverse step; a learned one means that the network says it in as many channels more.
     pub variance: Variance,
+    /// v of [`Variance::Blend`].
+    pub variance_blend: f64,
     /// Where x̂_0 is clipped, if it is.
     pub clip: Option<f64>,
 }

@@ -6,6 +6,7 @@ use ddpm_tensor::Tensor;
 use ddpm_tensor::random::{Address, Purpose};
 
 use super::Denoiser;
+use crate::channels::halves;
 use crate::diffusion::Posterior;
 use crate::diffusion::bound::{Cdf, Gaussian, bits, discretised_decoder, gaussian_kl};
 use crate::diffusion::forward::Noising;
@@ -91,7 +92,7 @@ pub fn terms<B: Backend<Elem = f32>, E: From<Error>>(
 ) -> Result<Vec<Terms>, E> {
     let wrong = |error: Error| E::from(error);
     let schedule = of.schedule;
-    let (posterior, total) = (Posterior::new(schedule), schedule.time_steps());
+    let (posterior, total) = (Posterior::new(schedule).with_blend(of.variance_blend), schedule.time_steps());
     let [n, h, w, c] = x_0.shape().nhwc();
     let len = h * w * c;
     let images = x_0.to_vec(of.backend).map_err(|e| wrong(e.into()))?;
@@ -105,11 +106,23 @@ pub fn terms<B: Backend<Elem = f32>, E: From<Error>>(
         let factors = vec![Noising::of_image(schedule, t).to_f32(); n];
         let (x_t, eps) = of.backend.noise(x_0.view(), &factors, address).map_err(|e| wrong(e.into()))?;
         let output = of.output(&x_t, t as f64, classes).map_err(wrong)?;
+        let (output, said) = if of.variance.is_learned() {
+            let [output, said] = halves(of.backend, &output).map_err(|e| wrong(e.into()))?;
+            (output, Some(said))
+        } else {
+            (output, None)
+        };
         let on_host = |x: &Tensor<B>| x.to_vec(of.backend).map_err(|e| wrong(e.into()));
         let (x_t, eps, output) = (on_host(&x_t)?, on_host(&eps)?, on_host(&output)?);
+        let said = said.as_ref().map(on_host).transpose()?;
         for (i, terms) in all.iter_mut().enumerate() {
             let part = i * len..(i + 1) * len;
-            let image = Image { x_0: &images[part.clone()], x_t: &x_t[part.clone()], output: &output[part.clone()] };
+            let image = Image {
+                x_0: &images[part.clone()],
+                x_t: &x_t[part.clone()],
+                output: &output[part.clone()],
+                said: said.as_ref().map(|said| &said[part.clone()]),
+            };
             image.measure(of, &posterior, t, &eps[part], terms);
         }
         watch()?;
@@ -134,6 +147,8 @@ struct Image<'a> {
     x_0: &'a [f32],
     x_t: &'a [f32],
     output: &'a [f32],
+    /// What the network says of the variance, where that is learned.
+    said: Option<&'a [f32]>,
 }
 
 impl Image<'_> {
@@ -157,18 +172,27 @@ impl Image<'_> {
         terms.x_0_mse[t] = mean(len, true_x_0().zip(x_0_hat()).map(|(x_0, hat)| (x_0 - hat).powi(2)));
         terms.eps_mse[t] = mean(len, seen(to_eps).zip(eps).map(|(hat, &eps)| (f64::from(eps) - hat).powi(2)));
 
-        let log_variance = posterior.log_variance(of.variance, t);
+        let (from_x_0, from_x_t) = posterior.mean(t);
+        let log_variance = posterior.learned_log_variance(of.variance, t);
+        let log_variance_at = |i: usize| log_variance.of(self.said.map_or(0.0, |said| f64::from(said[i])));
         if t > 0 {
             // both means are a·x_0 + b·x_t, with x_0 or x̂_0
-            let distance = posterior.mean(t).0 * terms.x_0_mse[t].sqrt();
             let q = Gaussian { mean: 0.0, log_variance: libm::log(posterior.beta_tilde(t)) };
-            terms.kl[t] = bits(gaussian_kl(q, Gaussian { mean: distance, log_variance }));
+            let kl = |distance: f64, log_variance| gaussian_kl(q, Gaussian { mean: from_x_0 * distance, log_variance });
+            terms.kl[t] = bits(if self.said.is_some() {
+                let distances = true_x_0().zip(x_0_hat()).map(|(x_0, hat)| x_0 - hat);
+                mean(len, distances.enumerate().map(|(i, distance)| kl(distance, log_variance_at(i))))
+            } else {
+                // of one variance it is linear in the squared distance
+                kl(terms.x_0_mse[t].sqrt(), log_variance_at(0))
+            });
         } else {
-            let (from_x_0, from_x_t) = posterior.mean(0);
             let means = || x_0_hat().zip(self.x_t).map(|(hat, &x_t)| from_x_0 * hat + from_x_t * f64::from(x_t));
             let decoder = |cdf: Cdf| {
-                let term = |(x_0, mean)| discretised_decoder(cdf, x_0, Gaussian { mean, log_variance });
-                bits(mean(len, true_x_0().zip(means()).map(term)))
+                let term = |(i, (x_0, mean))| {
+                    discretised_decoder(cdf, x_0, Gaussian { mean, log_variance: log_variance_at(i) })
+                };
+                bits(mean(len, true_x_0().zip(means()).enumerate().map(term)))
             };
             (terms.decoder, terms.decoder_exact) = (decoder(Cdf::Tanh), decoder(Cdf::Exact));
         }

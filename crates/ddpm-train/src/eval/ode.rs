@@ -10,6 +10,7 @@ use ddpm_tensor::Tensor;
 use ddpm_tensor::random::{Address, Purpose};
 
 use super::Denoiser;
+use crate::channels::{beside, halves};
 use crate::diffusion::Schedule;
 use crate::diffusion::prediction::Level;
 use crate::error::Error;
@@ -273,7 +274,8 @@ fn slopes<E>(
 }
 
 impl<B: Backend<Elem = f32>> Denoiser<'_, B> {
-    /// What the network says at several points, images `[H, W, C]`; x̂_0 is not clipped, since that has no derivative.
+    /// What the network says at several points, images `[H, W, C]`; x̂_0 is not clipped, since that has no derivative. What it says
+    /// of a learned variance is left out: the ODE has no noise.
     ///
     /// # Errors
     /// Those of network and device.
@@ -299,7 +301,13 @@ impl<B: Backend<Elem = f32>> Denoiser<'_, B> {
             classes.as_deref(),
             Mode::Differentiate,
         )?;
-        let output = output.to_vec(self.backend)?;
+        let learned = self.variance.is_learned();
+        let output = if learned {
+            halves(self.backend, &output)?[0].to_vec(self.backend)?
+        } else {
+            output.to_vec(self.backend)?
+        };
+        let probe = if learned { beside(self.backend, &probe, &Tensor::zeros(self.backend, shape)?)? } else { probe };
         let pulled = match cache {
             Some(cache) => self.unet.backward(self.backend, self.parameters, cache, probe.view(), None, true)?,
             None => None,

@@ -1,6 +1,7 @@
 //! `ddpm eval`: how good a model is.
 
-mod nll;
+pub(super) mod judge;
+pub(super) mod nll;
 mod ode;
 mod quality;
 
@@ -64,6 +65,7 @@ fn denoiser<B: Machinery>(studio: &Studio<B>) -> Denoiser<'_, B> {
         schedule: &studio.schedule,
         prediction: options.prediction,
         variance: options.variance,
+        variance_blend: options.variance_blend,
         clip: options.clip,
     }
 }

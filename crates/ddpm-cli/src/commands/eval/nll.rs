@@ -1,6 +1,6 @@
 //! `ddpm eval nll`: bits per dimension, term by term, and the rate-distortion curve.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, io::Write as _, ops::Range, path::Path};
 
 use anyhow::{Context, Result};
 use ddpm_tensor::Tensor;
@@ -16,7 +16,7 @@ use crate::{
     failure::{Explain, Failure},
     output::Output,
     picture::{
-        plot::{self, COLOURS, Series, Style},
+        plot::{COLOURS, Chart, Panel, Scale, Series, Style},
         png,
     },
     progress::Progress,
@@ -28,10 +28,10 @@ pub(super) const COUNT: usize = 100;
 const ROWS: usize = 10;
 
 pub(super) fn run<B: Machinery>(args: &EvalArgs, output: Output, studio: &Studio<B>) -> Result<()> {
-    let curve = args.curve.as_deref().map(CurveFile::of).transpose()?;
+    let curve = args.curve.as_deref().map(form).transpose()?;
     let (data, part) = reference(args, studio)?;
     let n = part.len().min(args.n.map_or(COUNT, |n| n as usize));
-    let found = measure(output, studio, &data, part.start, n)?;
+    let found = measure(output, studio, &data, part.start..part.start + n, &|| Ok(()))?;
 
     let (terms, curve_points) = (&found.terms, found.curve());
     output.result(&format!(
@@ -52,9 +52,20 @@ pub(super) fn run<B: Machinery>(args: &EvalArgs, output: Output, studio: &Studio
     for point in table(&curve_points) {
         output.result(&format!("{:5}   {:13.4}   {:24.3}", point.t, point.rate, point.rmse))?;
     }
-    if let Some(file) = curve {
-        file.write(&found, &curve_points)?;
-        output.result(&file.path().display().to_string())?;
+    if let (Some(form), Some(path)) = (curve, &args.curve) {
+        match form {
+            Form::Csv => write_text(path, &csv(&found, &curve_points))?,
+            Form::Picture => {
+                let points = spaced(&curve_points, 800).map(|point| (point.rate, point.rmse)).collect();
+                let name = "distortion: rmse of the predicted picture, 0..255".to_owned();
+                let series = Series { name, points, colour: COLOURS[0], style: Style::Line };
+                let panel = Panel { name: String::new(), scale: Scale::Log, x_name: None, series: vec![series] };
+                let x_name = "rate: bits per dimension received";
+                let chart = Chart { title: "", x_name, panels: &[panel], columns: 1, panel: (960.0, 504.0) };
+                chart.write(path).at(path.display())?;
+            }
+        }
+        output.result(&path.display().to_string())?;
     }
     output.json(&json!({
         "bits_per_dim": terms.total(), "bits_per_dim_exact": terms.total_exact(), "std_error": found.std_error,
@@ -65,14 +76,15 @@ pub(super) fn run<B: Machinery>(args: &EvalArgs, output: Output, studio: &Studio
     Ok(())
 }
 
-/// The likelihood of `n` pictures of the data from `first` on.
-fn measure<B: Machinery>(
+/// The likelihood of some pictures of the data. `watch` hears every time step and may end it.
+pub(in crate::commands) fn measure<B: Machinery>(
     output: Output,
     studio: &Studio<B>,
     data: &DataSet,
-    first: usize,
-    n: usize,
+    part: Range<usize>,
+    watch: &dyn Fn() -> Result<()>,
 ) -> Result<Likelihood> {
+    let (first, n) = (part.start, part.len());
     let image = studio.image()?;
     let labels = studio.labels_of(data, first, n)?;
     let batch = studio.batch(image);
@@ -88,7 +100,7 @@ fn measure<B: Machinery>(
         all.extend(eval::terms(&of, &x_0, labels, studio.seed(), start as u64, || {
             done += 1;
             progress.at(done, || format!("{n} pictures at {total} time steps"));
-            Ok::<_, anyhow::Error>(())
+            watch()
         })?);
     }
     progress.finish();
@@ -116,45 +128,39 @@ fn table(points: &[Point]) -> impl Iterator<Item = &Point> {
     (0..rows).map(move |row| &points[last * row / (rows - 1).max(1)])
 }
 
-/// Where the curve goes, by its name's ending.
-enum CurveFile<'a> {
-    Csv(&'a Path),
-    Png(&'a Path),
+/// What a curve's file holds.
+#[derive(Clone, Copy)]
+enum Form {
+    Csv,
+    Picture,
 }
 
-impl<'a> CurveFile<'a> {
-    fn of(path: &'a Path) -> Result<Self> {
-        match path.extension().and_then(|end| end.to_str()) {
-            Some("csv") => Ok(Self::Csv(path)),
-            Some("png") => Ok(Self::Png(path)),
-            _ => Err(Failure::usage("a curve is a .csv or a .png")
-                .place(path.display())
-                .next("--curve curve.csv")
-                .into()),
-        }
-    }
-
-    fn path(&self) -> &'a Path {
-        match *self {
-            Self::Csv(path) | Self::Png(path) => path,
-        }
-    }
-
-    fn write(&self, found: &Likelihood, points: &[Point]) -> Result<()> {
-        match self {
-            Self::Csv(path) => fs::write(path, csv(found, points)).context("cannot write the curve").at(path.display()),
-            Self::Png(path) => {
-                let points = points.iter().map(|point| (point.rate, point.rmse)).collect();
-                let name = "distortion: rmse of the predicted picture, 0..255".to_owned();
-                let series = Series { name, points, colour: COLOURS[0], style: Style::Line };
-                png::write(path, &plot::draw("", "rate: bits per dimension received", &[series]), &[])
-                    .at(path.display())
-            }
-        }
+/// By the name's ending.
+fn form(path: &Path) -> Result<Form> {
+    match path.extension().and_then(|end| end.to_str()) {
+        Some("csv") => Ok(Form::Csv),
+        Some("png" | "svg") => Ok(Form::Picture),
+        _ => Err(Failure::usage("a curve is a .csv, a .png or an .svg")
+            .place(path.display())
+            .next("--curve curve.csv")
+            .into()),
     }
 }
 
-fn csv(found: &Likelihood, points: &[Point]) -> String {
+/// At most so many of a curve's points, equally many steps apart and with the last: charts make means of more, which hide where
+/// a curve ends.
+pub(in crate::commands) fn spaced<T>(all: &[T], most: usize) -> impl Iterator<Item = &T> {
+    let each = all.len().div_ceil(most).max(1);
+    all.iter().enumerate().filter(move |(i, _)| (all.len() - 1 - i).is_multiple_of(each)).map(|(_, point)| point)
+}
+
+/// Writes a text, whole or not at all.
+pub(in crate::commands) fn write_text(path: &Path, text: &str) -> Result<()> {
+    png::appear(path, |file| Ok(file.write_all(text.as_bytes())?)).at(path.display())
+}
+
+/// The curve with what it is made of, a line for each time step.
+pub(in crate::commands) fn csv(found: &Likelihood, points: &[Point]) -> String {
     let mut text = "t,rate,rmse,kl,eps_mse\n".to_owned();
     for point in points {
         let (kl, mse) = (found.terms.kl[point.t], found.terms.eps_mse[point.t]);
@@ -162,4 +168,20 @@ fn csv(found: &Likelihood, points: &[Point]) -> String {
         let _ = writeln!(text, "{},{:.9},{:.9},{kl:.9e},{mse:.9e}", point.t, point.rate, point.rmse);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spaced;
+
+    #[test]
+    fn few_points_keep_the_last() {
+        let all: Vec<usize> = (0..1000).collect();
+        for most in [1, 7, 250, 999, 1000, 2000] {
+            let few: Vec<_> = spaced(&all, most).copied().collect();
+            assert!(few.len() <= most && few.last() == Some(&999), "{most}: {few:?}");
+        }
+        assert_eq!(spaced(&all, 2000).count(), 1000);
+        assert_eq!(spaced::<usize>(&[], 5).count(), 0);
+    }
 }

@@ -1,8 +1,9 @@
 //! `ddpm eval fid|kid|is|pr|sfid`: a model's pictures against data, by the features of another network.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{BufReader, BufWriter},
+    ops::Range,
     path::Path,
 };
 
@@ -10,42 +11,37 @@ use anyhow::{Context, Result};
 use ddpm_train::{
     data::DataSet,
     eval::{
-        self, FeatureNetwork, Features, Moments, Reference, ReferenceFile, Statistics, frechet_distance,
+        self, Reference, ReferenceFile, Statistics,
         scores::{self, Rows, Spread},
     },
 };
 use serde_json::{Value, json};
 
 use super::{
-    super::{
-        classes::WithoutClass,
-        drawing::{Begin, Drawing, Film},
-    },
-    Machinery, Studio, reference,
+    Machinery, Studio,
+    judge::{Judge, Side},
+    reference,
 };
 use crate::{
     args::{EvalArgs, Measure},
     failure::{Explain, Failure},
     output::Output,
-    picture::{byte, png::appear},
-    progress::Progress,
+    picture::png::appear,
 };
 
 /// Pictures of the model where nobody says how many.
 const COUNT: usize = 1000;
-/// Pictures of the data whose features are made at once.
-const AT_ONCE: usize = 64;
 
 pub(super) fn run<B: Machinery>(args: &EvalArgs, output: Output, studio: &Studio<B>) -> Result<()> {
-    let image = studio.image()?;
-    let judge = Judge::open(args, studio, image)?;
+    let judge = Judge::open(studio, args.features.as_deref()).at(args.model.display())?;
     let data = match args.measure {
         Measure::Is => None,
-        _ => Some(judge.data(args, output)?),
+        _ => Some(Asked { args, output, judge: &judge }.data()?),
     };
     let n = args.n.map_or(COUNT, |n| n as usize);
-    let model = judge.pictures(args, output, n)?;
-    let (words, mut found) = score(args, studio.seed(), &judge, model, data.as_ref())?;
+    let drawn = judge.drawn(&args.how, output, n, &[args.measure], &|| Ok(()))?;
+    let model = drawn.into_iter().next().context("nothing was kept")?;
+    let (words, mut found) = score(args, studio.seed(), &judge, &model, data.as_ref())?;
     let against = data.as_ref().map(|data| format!(" against {} of {}", data.n, data.name)).unwrap_or_default();
     output.result(&format!("{words}  {n} pictures{against}"))?;
     output.result(&format!("features: {}, resize: {}", judge.network.name(), judge.network.resize()))?;
@@ -63,19 +59,6 @@ pub(super) fn run<B: Machinery>(args: &EvalArgs, output: Output, studio: &Studio
     Ok(())
 }
 
-/// The feature network, and what it is to look at.
-struct Judge<'a, B: Machinery> {
-    studio: &'a Studio<B>,
-    network: FeatureNetwork<B>,
-    image: [usize; 3],
-}
-
-/// What is kept of features: never the pictures, and for Fréchet distances not the features either.
-enum Kept {
-    Statistics(Moments),
-    Rows(Vec<f32>),
-}
-
 /// The data's side.
 struct Data {
     name: String,
@@ -83,98 +66,27 @@ struct Data {
     side: Side,
 }
 
-enum Side {
-    Statistics(Statistics),
-    Rows(Vec<f32>),
+/// A judge with what was asked of it.
+struct Asked<'a, B: Machinery> {
+    args: &'a EvalArgs,
+    output: Output,
+    judge: &'a Judge<'a, B>,
 }
 
-impl<'a, B: Machinery> Judge<'a, B> {
-    fn open(args: &EvalArgs, studio: &'a Studio<B>, image: [usize; 3]) -> Result<Self> {
-        let network = match &args.features {
-            Some(path) => {
-                let bytes = fs::read(path).context("cannot read the feature network").at(path.display())?;
-                FeatureNetwork::inception(&studio.device, &bytes)
-                    .at(path.display())
-                    .next("tests/convert/inception_to_safetensors.py makes it of pytorch-fid's file")?
-            }
-            None => FeatureNetwork::digits(&studio.device)?,
-        };
-        if let Err(error) = network.check(image) {
-            let hint = "--features inception.safetensors names a network for pictures of other kinds";
-            return Err(Failure::usage(error).place(args.model.display()).next(hint).into());
-        }
-        Ok(Self { studio, network, image })
-    }
-
-    /// What a measure keeps, empty yet.
-    fn kept(&self, measure: Measure) -> (Measure, Kept) {
-        let widths = self.network.widths();
-        let kept = match measure {
-            Measure::Fid => Kept::Statistics(Moments::new(widths.pooled)),
-            Measure::Sfid => Kept::Statistics(Moments::new(widths.placed)),
-            _ => Kept::Rows(Vec::new()),
-        };
-        (measure, kept)
-    }
-
-    /// Adds the features of pictures of 8 bits to what measures keep.
-    fn take(&self, levels: &[u8], all: &mut [(Measure, Kept)]) -> Result<()> {
-        let Features { pooled, placed, logits } = self.network.features(&self.studio.device, levels, self.image)?;
-        for (measure, kept) in all {
-            let rows = match measure {
-                Measure::Sfid => &placed,
-                Measure::Is => &logits,
-                _ => &pooled,
-            };
-            match kept {
-                Kept::Statistics(moments) => moments.push(rows)?,
-                Kept::Rows(all) => all.extend(rows),
-            }
-        }
-        Ok(())
-    }
-
-    /// The features of `n` pictures of the model, drawn and dropped batch by batch.
-    fn pictures(&self, args: &EvalArgs, output: Output, n: usize) -> Result<Side> {
-        let (studio, image) = (self.studio, self.image);
-        let plan = studio.plan()?;
-        let labels = studio.classes(&args.how, WithoutClass::Turns)?.labels(n);
-        let (batch, steps) = (studio.batch(image), plan.steps.len());
-        let mut progress = Progress::new(output, "sampling", 0, (n.div_ceil(batch) * steps) as u64);
-        let mut kept = [self.kept(args.measure)];
-        for (index, first) in (0..n).step_by(batch).enumerate() {
-            let count = batch.min(n - first);
-            let drawing = Drawing {
-                first: first as u64,
-                begin: Begin::Seed,
-                classes: labels.as_deref().map(|labels| &labels[first..first + count]),
-                film: Film::None,
-                ..studio.drawing(&plan, image)
-            };
-            let drawn = drawing.run(count, &mut |done, _| {
-                progress.at((index * steps) as u64 + done, || format!("{n} pictures by {}", studio.sampler.name));
-                Ok(())
-            })?;
-            let levels: Vec<u8> = drawn.values.iter().map(|&x| byte(x)).collect();
-            self.take(&levels, &mut kept)?;
-        }
-        progress.finish();
-        let [(_, kept)] = kept;
-        kept.finish()
-    }
-
+impl<B: Machinery> Asked<'_, B> {
     /// The data's side: statistics from a file, or the features of its pictures.
-    fn data(&self, args: &EvalArgs, output: Output) -> Result<Data> {
+    fn data(&self) -> Result<Data> {
+        let (args, studio) = (self.args, self.judge.studio);
         let Some(path) = &args.reference else {
-            let (data, part) = reference(args, self.studio)?;
-            return self.measured(args, output, &data, part);
+            let (data, part) = reference(args, studio)?;
+            return self.measured(&data, part);
         };
         let file = File::open(path).context("cannot open the statistics").at(path.display())?;
         match ReferenceFile::read(BufReader::new(file)).at(path.display())? {
             ReferenceFile::Images => {
                 let named = EvalArgs { data: Some(path.clone()), ..args.clone() };
-                let (data, part) = reference(&named, self.studio)?;
-                self.measured(args, output, &data, part)
+                let (data, part) = reference(&named, studio)?;
+                self.measured(&data, part)
             }
             ReferenceFile::Statistics { pooled, placed, about } => {
                 self.check_about(path, about.as_ref())?;
@@ -192,7 +104,7 @@ impl<'a, B: Machinery> Judge<'a, B> {
     /// Statistics of other features say nothing.
     fn check_about(&self, path: &Path, about: Option<&Reference>) -> Result<()> {
         match about {
-            Some(about) if about.features_hash != self.network.hash() => {
+            Some(about) if about.features_hash != self.judge.network.hash() => {
                 let what = format!("these are statistics of other features: {}", about.features);
                 Err(Failure::new(what).place(path.display()).next("--data PATH makes them anew").into())
             }
@@ -200,53 +112,33 @@ impl<'a, B: Machinery> Judge<'a, B> {
         }
     }
 
-    fn measured(&self, args: &EvalArgs, output: Output, data: &DataSet, part: std::ops::Range<usize>) -> Result<Data> {
+    fn measured(&self, data: &DataSet, part: Range<usize>) -> Result<Data> {
         let n = part.len();
-        let mut progress = Progress::new(output, "reading", 0, n as u64);
         // a file of statistics has both kinds
-        let mut kept = vec![self.kept(args.measure)];
-        if args.write_reference.is_some() {
-            kept.extend([Measure::Fid, Measure::Sfid].map(|measure| self.kept(measure)));
+        let mut measures = vec![self.args.measure];
+        if self.args.write_reference.is_some() {
+            measures.extend([Measure::Fid, Measure::Sfid]);
         }
-        for first in part.clone().step_by(AT_ONCE) {
-            let range = first..(first + AT_ONCE).min(part.end);
-            let mut levels = vec![0; range.len() * data.image_len()];
-            for (index, out) in range.clone().zip(levels.chunks_exact_mut(data.image_len())) {
-                data.image(index, out)?;
-            }
-            self.take(&levels, &mut kept)?;
-            progress.at((range.end - part.start) as u64, || format!("{n} pictures of the data"));
-        }
-        progress.finish();
-        let mut sides = kept.into_iter().map(|(_, kept)| kept.finish()).collect::<Result<Vec<_>>>()?.into_iter();
+        let mut sides = self.judge.of_data(self.output, data, part, &measures)?.into_iter();
         let side = sides.next().context("nothing was kept")?;
         if let (Some(path), Some(Side::Statistics(pooled)), Some(Side::Statistics(placed))) =
-            (&args.write_reference, sides.next(), sides.next())
+            (&self.args.write_reference, sides.next(), sides.next())
         {
             self.write(path, n, &pooled, &placed)?;
-            output.result(&path.display().to_string())?;
+            self.output.result(&path.display().to_string())?;
         }
         Ok(Data { name: data.path().display().to_string(), n, side })
     }
 
     fn write(&self, path: &Path, n: usize, pooled: &Statistics, placed: &Statistics) -> Result<()> {
         let about = Reference {
-            features: self.network.name().to_owned(),
-            features_hash: self.network.hash().to_owned(),
-            resize: self.network.resize().to_owned(),
+            features: self.judge.network.name().to_owned(),
+            features_hash: self.judge.network.hash().to_owned(),
+            resize: self.judge.network.resize().to_owned(),
             n,
         };
         appear(path, |file| Ok(eval::write_reference(BufWriter::new(file), pooled, Some(placed), &about)?))
             .at(path.display())
-    }
-}
-
-impl Kept {
-    fn finish(self) -> Result<Side> {
-        Ok(match self {
-            Self::Statistics(moments) => Side::Statistics(moments.finish()?),
-            Self::Rows(rows) => Side::Rows(rows),
-        })
     }
 }
 
@@ -255,30 +147,30 @@ fn score<B: Machinery>(
     args: &EvalArgs,
     seed: u64,
     judge: &Judge<'_, B>,
-    model: Side,
+    model: &Side,
     data: Option<&Data>,
 ) -> Result<(String, Value)> {
     let widths = judge.network.widths();
     Ok(match (args.measure, model, data.map(|data| &data.side)) {
-        (Measure::Fid | Measure::Sfid, Side::Statistics(model), Some(Side::Statistics(data))) => {
+        (Measure::Fid | Measure::Sfid, model, Some(data)) => {
             let name = if args.measure == Measure::Fid { "fid" } else { "sfid" };
-            let distance = frechet_distance(&model, data)?;
+            let distance = Judge::<B>::distance(model, data)?;
             (format!("{name} {distance:.4}"), json!({ name: distance }))
         }
         (Measure::Kid, Side::Rows(model), Some(Side::Rows(data))) => {
-            let (model, data) = (Rows::new(&model, widths.pooled)?, Rows::new(data, widths.pooled)?);
+            let (model, data) = (Rows::new(model, widths.pooled)?, Rows::new(data, widths.pooled)?);
             let kid = scores::kernel_distance(model, data, scores::KID_SUBSETS, scores::KID_SUBSET, seed)?;
             let Spread { mean, std, count } = kid;
             let words = format!("kid {mean:.6} (standard error {:.6}, {count} subsets)", kid.std_error());
             (words, json!({ "kid": mean, "kid_std": std, "kid_std_error": kid.std_error(), "kid_subsets": count }))
         }
-        (Measure::Is, Side::Rows(model), _) => {
-            let score = scores::inception_score(Rows::new(&model, widths.logits)?, scores::IS_SPLITS)?;
+        (Measure::Is, model, _) => {
+            let score = judge.inception_score(model)?;
             let words = format!("is {:.4} ± {:.4} (over {} splits)", score.mean, score.std, score.count);
             (words, json!({ "is": score.mean, "is_std": score.std }))
         }
         (Measure::Pr, Side::Rows(model), Some(Side::Rows(data))) => {
-            let found = scores::cover(Rows::new(&model, widths.pooled)?, Rows::new(data, widths.pooled)?)?;
+            let found = scores::cover(Rows::new(model, widths.pooled)?, Rows::new(data, widths.pooled)?)?;
             let scores::Cover { precision, recall, density, coverage } = found;
             let words =
                 format!("precision {precision:.4}  recall {recall:.4}  density {density:.4}  coverage {coverage:.4}");

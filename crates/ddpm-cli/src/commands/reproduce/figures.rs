@@ -3,61 +3,28 @@
 use std::path::Path;
 
 use anyhow::Result;
-use clap::Parser;
-use ddpm_train::{
-    data::{self, DataOptions, DataSet},
-    settings::Settings,
-};
+use serde_json::json;
 
-use crate::{
-    args::How,
-    commands::{
+use super::{
+    super::{
         classes::WithoutClass,
         drawing::{Begin, Film},
         interpolate::mixed,
-        machine::Machinery,
-        studio::{Asked, Studio},
+        machine::{Machinery, on_device},
+        studio::{Asked, Ready, Studio},
     },
+    Work, scale,
+    scoring::data_of,
+};
+use crate::{
+    args::How,
     failure::Explain,
     picture::{
         Picture,
         grid::{self, Images},
+        png,
     },
 };
-
-/// A figure of Ho et al. 2020.
-pub(super) struct Figure {
-    /// What `ddpm reproduce` takes.
-    pub(super) name: &'static str,
-    /// What the paper shows.
-    pub(super) paper: &'static str,
-    /// How ours is read.
-    pub(super) here: &'static str,
-    /// Draws it.
-    pub(super) draw: fn(&dyn Draw) -> Result<Picture>,
-}
-
-/// Those that can be drawn.
-pub(super) const FIGURES: &[Figure] = &[
-    Figure {
-        name: "fig6",
-        paper: "figure 6: progressive generation on CIFAR-10; coarse features are there first, details last",
-        here: "a row for each picture, x̂_0 from noise on the left to the end on the right, equally many steps apart",
-        draw: |scene| scene.progressive(),
-    },
-    Figure {
-        name: "fig7",
-        paper: "figure 7: on CelebA-HQ, samples that share x_t share what is large in it: all for small t, little for large t",
-        here: "a row for each t of T, 3T/4, T/2, T/4: the source, its x_t, and six x_0 drawn from that x_t",
-        draw: |scene| scene.shared(),
-    },
-    Figure {
-        name: "fig8",
-        paper: "figure 8: interpolations of CelebA-HQ pictures by 500 of 1000 steps change smoothly in pose, hair, expression",
-        here: "a row for each pair: source, its reconstruction, λ = 0.1 to 0.9, the other's reconstruction, the other source",
-        draw: |scene| scene.interpolated(),
-    },
-];
 
 /// Rows of a figure.
 const ROWS: usize = 5;
@@ -65,50 +32,66 @@ const ROWS: usize = 5;
 const COLUMNS: usize = 12;
 /// Pictures drawn from one x_t.
 const SHARED: usize = 6;
+/// Pictures of a grid of samples.
+const SAMPLES: usize = 64;
+/// Steps from one picture to another, both ends included: λ = 0, 0.1, …, 1.
+const LAMBDAS: usize = 11;
 
-/// The paper's sampler with all its steps.
-pub(super) fn how() -> How {
-    #[derive(Parser)]
-    struct Flags {
-        #[command(flatten)]
-        how: How,
-    }
-    Flags::parse_from(["", "--sampler", "ddpm"]).how
+/// Draws a figure and says what it shows.
+pub(super) fn make(work: &Work<'_>, draw: fn(&dyn Draw) -> Result<Picture>) -> Result<()> {
+    let (args, output, part) = (work.args, work.output, work.part);
+    let place = work.model()?;
+    let how = work.how();
+    let (ready, device) = Ready::open(&place, &how, &args.machine, output)?;
+    let (scale, steps) = (scale(work, &ready), ready.model.step);
+    let (picture, mut about) = on_device!(device, device => {
+        let studio = ready.on(device)?;
+        let scene = Scene { work, place: &place, image: studio.image()?, studio: &studio, how: &how };
+        (draw(&scene)?, studio.about())
+    });
+    work.watch()?;
+    about["command"] = json!(format!("reproduce {}", part.name));
+    let path = work.folder.join(format!("{}.png", part.name));
+    png::write(&path, &picture, &[("ddpm".to_owned(), about.to_string())]).at(path.display())?;
+    output.result(&path.display().to_string())?;
+    work.tell(&scale)?;
+    Ok(output.json(&json!({
+        "name": part.name, "out": path, "model": place, "model_steps": steps, "scale": scale, "paper": part.paper,
+        "here": part.here,
+    }))?)
 }
 
 /// What figures are made of, whatever the device.
 pub(super) trait Draw {
+    fn samples(&self) -> Result<Picture>;
     fn progressive(&self) -> Result<Picture>;
     fn shared(&self) -> Result<Picture>;
     fn interpolated(&self) -> Result<Picture>;
+    fn coarse_to_fine(&self) -> Result<Picture>;
 }
 
-/// A model, and pictures that it has not seen.
-pub(super) struct Scene<'a, B: Machinery> {
+/// A model that draws.
+struct Scene<'a, B: Machinery> {
+    work: &'a Work<'a>,
+    place: &'a Path,
     studio: &'a Studio<B>,
     how: &'a How,
-    data: DataSet,
     image: [usize; 3],
 }
 
-impl<'a, B: Machinery> Scene<'a, B> {
-    pub(super) fn new(studio: &'a Studio<B>, how: &'a How, settings: &Settings) -> Result<Self> {
-        let options = DataOptions::from_settings(&settings.data).at("data")?;
-        let data = data::open(Path::new(&settings.data.path), &options).at(&settings.data.path)?;
-        Ok(Self { studio, how, data, image: studio.image()? })
-    }
-
+impl<B: Machinery> Scene<'_, B> {
     fn len(&self) -> usize {
         self.image.iter().product()
     }
 
     /// Held-out pictures, or training pictures where none are held out: from the first on, and so many of them.
     fn pictures(&self, n: usize) -> Result<Vec<f32>> {
-        let held_out = self.data.heldout_indices();
-        let all = if held_out.len() < n { self.data.train_indices() } else { held_out };
+        let data = data_of(self.work, self.place, self.studio)?;
+        let held_out = data.heldout_indices();
+        let all = if held_out.len() < n { data.train_indices() } else { held_out };
         let mut values = vec![0.0; n * self.len()];
         for (i, picture) in values.chunks_exact_mut(self.len()).enumerate() {
-            self.data.image_f32(all.start + i % all.len().max(1), picture)?;
+            data.image_f32(all.start + i % all.len().max(1), picture)?;
         }
         Ok(values)
     }
@@ -124,6 +107,13 @@ impl<'a, B: Machinery> Scene<'a, B> {
 }
 
 impl<B: Machinery> Draw for Scene<'_, B> {
+    fn samples(&self) -> Result<Picture> {
+        let labels = self.labels(SAMPLES)?;
+        let asked = Asked { begin: Begin::Seed, labels: labels.as_deref(), film: Film::None, columns: 1 };
+        let drawn = self.studio.draw(&self.studio.plan()?, self.image, SAMPLES, asked)?;
+        grid::grid(drawn.images(self.image))
+    }
+
     /// Ho et al. 2020, eq. 15 along algorithm 2.
     fn progressive(&self) -> Result<Picture> {
         let labels = self.labels(ROWS)?;
@@ -153,27 +143,55 @@ impl<B: Machinery> Draw for Scene<'_, B> {
         self.rows(SHARED + 2, &values)
     }
 
-    /// x̄_0 ~ p(x_0 | (1−λ) x_t + λ x'_t), section 4.3.
+    /// x̄_0 ~ p(x_0 | (1−λ) x_t + λ x'_t), section 4.4, for several pairs.
     fn interpolated(&self) -> Result<Picture> {
-        let sources = self.pictures(2 * ROWS)?;
         let total = self.studio.schedule.time_steps();
-        let plan = self.studio.plan_from((total / 2) as f64)?;
-        let x_t = self.studio.noised(&plan, &sources, self.image, false)?;
-        let parts: Vec<f64> = (0..=10).map(|i| f64::from(i) / 10.0).collect();
-        let pairs = |values: &'_ [f32]| -> Vec<(Vec<f32>, Vec<f32>)> {
-            let pair = values.chunks_exact(2 * self.len());
-            pair.map(|pair| (pair[..self.len()].to_vec(), pair[self.len()..].to_vec())).collect()
-        };
-        let mixed: Vec<f32> = pairs(&x_t).iter().flat_map(|(a, b)| mixed(a, b, &parts)).collect();
-        let n = ROWS * parts.len();
+        let values = self.walks(&self.pictures(2 * ROWS)?, total / 2)?;
+        self.rows(LAMBDAS + 2, &values)
+    }
+
+    /// The same of one pair by T, 7T/8, …, 0 steps: by 0, pixels are mixed (appendix D).
+    fn coarse_to_fine(&self) -> Result<Picture> {
+        let pair = self.pictures(2)?;
+        let total = self.studio.schedule.time_steps();
+        let mut values = Vec::new();
+        for eighth in (0..=8).rev() {
+            match (total * eighth / 8).checked_sub(1) {
+                Some(t) => values.extend(self.walks(&pair, t)?),
+                None => values.extend(self.beside_sources(&pair, &self.mixes(&pair))),
+            }
+        }
+        self.rows(LAMBDAS + 2, &values)
+    }
+}
+
+impl<B: Machinery> Scene<'_, B> {
+    /// Pairs of pictures, one after the other.
+    fn pairs<'v>(&self, values: &'v [f32]) -> impl Iterator<Item = (&'v [f32], &'v [f32])> {
+        let len = self.len();
+        values.chunks_exact(2 * len).map(move |pair| pair.split_at(len))
+    }
+
+    /// (1−λ) a + λ b for λ = 0, 0.1, …, 1 of each pair.
+    fn mixes(&self, pairs: &[f32]) -> Vec<f32> {
+        let lambdas: Vec<f64> = (0..LAMBDAS).map(|i| i as f64 / (LAMBDAS - 1) as f64).collect();
+        self.pairs(pairs).flat_map(|(a, b)| mixed(a, b, &lambdas)).collect()
+    }
+
+    /// Rows: source, what lies between, the other source.
+    fn beside_sources(&self, pairs: &[f32], between: &[f32]) -> Vec<f32> {
+        let rows = self.pairs(pairs).zip(between.chunks_exact(LAMBDAS * self.len()));
+        rows.flat_map(|((a, b), between)| [a, between, b].into_iter().flatten()).copied().collect()
+    }
+
+    /// A row for each pair of sources, from the mixes of their x_t; λ = 0 and 1 are reconstructions.
+    fn walks(&self, sources: &[f32], t: usize) -> Result<Vec<f32>> {
+        let plan = self.studio.plan_from(t as f64)?;
+        let mixes = self.mixes(&self.studio.noised(&plan, sources, self.image, false)?);
+        let n = mixes.len() / self.len();
         let labels = self.labels(1)?.map(|labels| labels.repeat(n));
         let asked =
-            Asked { begin: Begin::Noised(&mixed), labels: labels.as_deref(), film: Film::None, columns: parts.len() };
-        let drawn = self.studio.draw(&plan, self.image, n, asked)?;
-        let mut values = Vec::new();
-        for ((a, b), between) in pairs(&sources).iter().zip(drawn.values.chunks_exact(parts.len() * self.len())) {
-            values.extend([a, between, b].into_iter().flatten());
-        }
-        self.rows(parts.len() + 2, &values)
+            Asked { begin: Begin::Noised(&mixes), labels: labels.as_deref(), film: Film::None, columns: LAMBDAS };
+        Ok(self.beside_sources(sources, &self.studio.draw(&plan, self.image, n, asked)?.values))
     }
 }

@@ -3,7 +3,7 @@
 mod outputs;
 mod plan;
 mod report;
-mod signals;
+pub(super) mod signals;
 mod watch;
 
 use anyhow::{Context, Result};

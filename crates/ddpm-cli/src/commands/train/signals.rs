@@ -15,14 +15,14 @@ use signal_hook::{
 
 /// What has arrived so far.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(in crate::commands) struct Signals {
     stop: Arc<AtomicBool>,
     number: Arc<AtomicUsize>,
 }
 
 impl Signals {
     /// Starts to listen.
-    pub(super) fn listen() -> io::Result<Self> {
+    pub(in crate::commands) fn listen() -> io::Result<Self> {
         let signals = Self { stop: Arc::default(), number: Arc::default() };
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             // In this order: only a second signal finds the flag set.
@@ -34,17 +34,17 @@ impl Signals {
     }
 
     /// Set once it is time to stop.
-    pub(super) fn stop(&self) -> &AtomicBool {
+    pub(in crate::commands) fn stop(&self) -> &AtomicBool {
         &self.stop
     }
 
     /// Whether it is time to stop.
-    pub(super) fn came(&self) -> bool {
+    pub(in crate::commands) fn came(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
     /// The signal's number.
-    pub(super) fn number(&self) -> u8 {
+    pub(in crate::commands) fn number(&self) -> u8 {
         u8::try_from(self.number.load(Ordering::Relaxed)).unwrap_or_default()
     }
 }

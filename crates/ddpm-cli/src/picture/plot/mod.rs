@@ -4,12 +4,16 @@ mod axes;
 mod raster;
 mod svg;
 
+use std::{io::Write as _, path::Path};
+
+use anyhow::Result;
+
 use self::{
     axes::{Axes, number},
     raster::Raster,
     svg::Svg,
 };
-use super::Picture;
+use super::{Picture, png};
 pub(crate) use svg::escaped;
 
 /// What a series looks like.
@@ -61,6 +65,8 @@ pub(crate) struct Panel {
     pub(crate) name: String,
     /// How it is laid out.
     pub(crate) scale: Scale,
+    /// What x is, where it is not the chart's.
+    pub(crate) x_name: Option<&'static str>,
     /// The curves.
     pub(crate) series: Vec<Series>,
 }
@@ -70,7 +76,7 @@ pub(crate) struct Panel {
 pub(crate) struct Chart<'a> {
     /// What stands above all.
     pub(crate) title: &'a str,
-    /// What x is, in all panels.
+    /// What x is, in the panels that do not say it.
     pub(crate) x_name: &'a str,
     /// Panels, row by row.
     pub(crate) panels: &'a [Panel],
@@ -82,7 +88,7 @@ pub(crate) struct Chart<'a> {
 
 /// Draws curves over steps, on a logarithmic axis of losses.
 pub(crate) fn draw(title: &str, x_name: &str, series: &[Series]) -> Picture {
-    let panel = Panel { name: String::new(), scale: Scale::Log, series: series.to_vec() };
+    let panel = Panel { name: String::new(), scale: Scale::Log, x_name: None, series: series.to_vec() };
     Chart { title, x_name, panels: &[panel], columns: 1, panel: (960.0, 504.0) }.picture()
 }
 
@@ -147,6 +153,18 @@ const INSET: [f64; 4] = [86.0, 30.0, 28.0, 52.0];
 const STROKE: f64 = 22.0;
 
 impl Chart<'_> {
+    /// Writes it as an .svg, or as a .png where the name ends otherwise.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("svg")) {
+            png::appear(path, |file| Ok(file.write_all(self.svg().as_bytes())?))
+        } else {
+            png::write(path, &self.picture(), &[])
+        }
+    }
+
     /// As pixels.
     pub(crate) fn picture(&self) -> Picture {
         let legend = self.legend(&Raster::new(0.0, 0.0));
@@ -263,7 +281,7 @@ impl Chart<'_> {
         }
         canvas.lines(&[(left, top), (left, bottom), (right, bottom)], Pen::thin(Ink::Text));
         canvas.text(&panel.name, (left, y + 6.0), Anchor::Start);
-        canvas.text(self.x_name, (right, bottom + 28.0), Anchor::End);
+        canvas.text(panel.x_name.unwrap_or(self.x_name), (right, bottom + 28.0), Anchor::End);
         if empty {
             let middle = (f64::midpoint(left, right), f64::midpoint(top, bottom));
             canvas.text("nothing to show yet", middle, Anchor::Middle);
@@ -325,7 +343,7 @@ mod tests {
             let picture = draw("", "", &[series(points.clone())]);
             assert_eq!(picture.pixels.len(), picture.width * picture.height * 3);
             for scale in [Scale::Linear, Scale::Log, Scale::Auto] {
-                let panel = Panel { name: "x".to_owned(), scale, series: vec![series(points.clone())] };
+                let panel = Panel { name: "x".to_owned(), scale, x_name: None, series: vec![series(points.clone())] };
                 let chart = Chart { title: "", x_name: "", panels: &[panel], columns: 1, panel: (300.0, 200.0) };
                 assert!(!chart.svg().contains("NaN"), "{points:?}");
             }
@@ -339,7 +357,7 @@ mod tests {
         let many: Vec<Series> = (0..20)
             .map(|i| Series { name: format!("a run with a long name {i}"), ..series(vec![(1.0, 1.0)]) })
             .collect();
-        let panel = Panel { name: "loss".to_owned(), scale: Scale::Log, series: many };
+        let panel = Panel { name: "loss".to_owned(), scale: Scale::Log, x_name: None, series: many };
         let chart = Chart { title: "runs", x_name: "step", panels: &[panel], columns: 1, panel: (600.0, 300.0) };
         let canvas = Raster::new(0.0, 0.0);
         let legend = chart.legend(&canvas);

@@ -125,7 +125,7 @@ fn panels(curves: &Curves) -> Vec<Panel> {
             losses.push(series(name, points, colour, Style::Dots));
         }
     }
-    let mut panels = vec![Panel { name: String::new(), scale: scale("loss"), series: losses }];
+    let mut panels = vec![Panel { name: String::new(), scale: scale("loss"), x_name: None, series: losses }];
     let others = ["objective", "lr", "grad_norm", "images_per_s"].into_iter();
     for key in others.chain(score_keys(curves)) {
         let points = curves.get(key);
@@ -139,7 +139,7 @@ fn panels(curves: &Curves) -> Vec<Panel> {
         } else {
             vec![series(&name, points, 0, if points.len() <= 40 { Style::Dots } else { Style::Line })]
         };
-        panels.push(Panel { name: String::new(), scale: scale(key), series: all });
+        panels.push(Panel { name: String::new(), scale: scale(key), x_name: None, series: all });
     }
     panels
 }
