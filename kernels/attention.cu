@@ -104,7 +104,7 @@ __device__ __forceinline__ float warp_max(float x) {
   return x;
 }
 
-// What is left of each query of each head: [N * heads, P, 3].
+// What is left of each query of each head: [N * heads, 3, P], so that a warp reads one of them for 32 queries at once.
 enum Left { LARGEST, PER_SUM, MEAN, LEFT };
 
 // The largest score, 1 over the sum of exponentials, and (GRAD) sum_j W dW. A warp takes every fourth row of a tile, a
@@ -146,6 +146,7 @@ __device__ __forceinline__ void statistics(const float *q, const float *k, const
       const float w_1 = exists_1 ? exponential(score_1 - top) : 0.0f;
       const float shrink = exponential(before - top), sum = warp_sum(w_0 + w_1);
       const float mean = GRAD ? warp_sum(fmaf(w_1, slope[32], w_0 * slope[0])) : 0.0f;
+      __syncwarp();  // all lanes have read the largest score so far
       if (lane == 0) {
         largest[row] = top;
         sums[row] = fmaf(sums[row], shrink, sum);
@@ -155,10 +156,10 @@ __device__ __forceinline__ void statistics(const float *q, const float *k, const
   }
   __syncthreads();  // all rows are done
   for (u32 row = threadIdx.x; row < TILE && b.first + row < h.pixels; row += THREADS) {
-    float *to = y + (b.head * h.pixels + b.first + row) * LEFT;
-    to[LARGEST] = largest[row];
-    to[PER_SUM] = 1.0f / sums[row];
-    if (GRAD) to[MEAN] = means[row] / sums[row];
+    float *to = y + b.head * LEFT * h.pixels + b.first + row;
+    to[(u64)LARGEST * h.pixels] = largest[row];
+    to[(u64)PER_SUM * h.pixels] = 1.0f / sums[row];
+    if (GRAD) to[(u64)MEAN * h.pixels] = means[row] / sums[row];
   }
 }
 
@@ -185,9 +186,10 @@ __device__ __forceinline__ void to_weights(float *weights, float *d_weights, con
     const u32 query = TURNED ? column : row;
     float w = 0.0f, d = 0.0f;
     if (row < h.pixels && column < h.pixels) {
-      const float *of = left + (b.head * h.pixels + query) * LEFT;
-      w = exponential(weights[i * WEIGHT_PITCH + j] * scale - of[LARGEST]) * of[PER_SUM];
-      if (GRAD) d = w * (d_weights[i * WEIGHT_PITCH + j] - of[MEAN]) * scale;
+      const float *of = left + b.head * LEFT * h.pixels + query;
+      const float largest = of[(u64)LARGEST * h.pixels], per_sum = of[(u64)PER_SUM * h.pixels];
+      w = exponential(weights[i * WEIGHT_PITCH + j] * scale - largest) * per_sum;
+      if (GRAD) d = w * (d_weights[i * WEIGHT_PITCH + j] - of[(u64)MEAN * h.pixels]) * scale;
     }
     weights[i * WEIGHT_PITCH + j] = w;
     if (GRAD) d_weights[i * WEIGHT_PITCH + j] = d;

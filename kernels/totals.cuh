@@ -3,7 +3,7 @@
 
 constexpr int TOTAL_THREADS = 256;
 
-// The threads' values added by halves; the total comes to thread 0. `shared` is [TOTAL_THREADS].
+// The threads' values added by halves; the total comes to thread 0, zero to the others. `shared` is [TOTAL_THREADS].
 __device__ __forceinline__ double total_of_block(double value, double *shared) {
   __syncthreads();  // the last total is read
   shared[threadIdx.x] = value;
@@ -11,5 +11,5 @@ __device__ __forceinline__ double total_of_block(double value, double *shared) {
     __syncthreads();
     if ((int)threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
   }
-  return shared[0];
+  return threadIdx.x == 0 ? shared[0] : 0.0;
 }

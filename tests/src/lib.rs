@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, clippy::missing_errors_doc)] // a helper that fails is a test that fails
 
+pub mod gpu_plan;
 pub mod objectives;
 
 use std::collections::BTreeMap;

@@ -7,6 +7,7 @@
 
 mod barriers;
 mod digits;
+mod gpu_plan;
 mod kernels;
 mod repository;
 mod tidy;
@@ -29,6 +30,8 @@ enum Chore {
     BuildKernels(kernels::Arguments),
     /// Train the classifier of digits that the program embeds, and say how many it knows
     DigitsClassifier(digits::Arguments),
+    /// Print the launches of a training step on a GPU: blocks, occupancy, FLOPs, bytes and the least time, without one
+    GpuPlan(gpu_plan::Arguments),
     /// Run the tests that span crates with their torture sets whole, in release mode
     Torture(torture::Arguments),
     /// Check what no compiler checks: sizes of files, forbidden words, licences, the kernels' manifest
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::BuildKernels(arguments) => kernels::run(&arguments),
         Chore::DigitsClassifier(arguments) => digits::run(&arguments),
+        Chore::GpuPlan(arguments) => gpu_plan::run(&arguments),
         Chore::Torture(arguments) => torture::run(&arguments),
         Chore::Tidy => tidy::run(),
     };

@@ -1,6 +1,6 @@
 //! Launches the kernels on the CPU: by name, or behind the stand-in driver.
 
-use crate::stand_in;
+use crate::{driver_folder, stand_in};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::LazyLock;
 
@@ -147,7 +147,7 @@ pub(crate) unsafe fn launch(kernel: &str, launch: Launch, arguments: &[Argument]
 
 impl Host {
     fn load() -> Self {
-        let library = stand_in::folder().join(stand_in::LIBRARY);
+        let library = driver_folder().join(stand_in::LIBRARY);
         // SAFETY: the library was made above; all it does while it is loaded is to register kernels.
         let library = unsafe { libloading::Library::new(&library) }.unwrap();
         // SAFETY: `host/launch.cpp` defines the function with this signature.

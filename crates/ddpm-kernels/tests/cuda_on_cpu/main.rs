@@ -15,4 +15,7 @@ mod noise;
 mod philox;
 mod posterior;
 mod stand_in;
+mod streams;
 mod support;
+
+use stand_in::folder as driver_folder;

@@ -17,16 +17,40 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const PLANTED: [&str; 6] =
     ["reverse", "reverse_without_barrier", "chain_of_blocks", "sum_block", "deadlock", "divergent_barrier"];
 
+/// The kernels of `host/planted_races.cu`.
+const PLANTED_RACES: [&str; 12] = [
+    "race_in_block",
+    "race_of_rounds",
+    "race_of_writers",
+    "race_of_blocks",
+    "race_across_blocks",
+    "unwritten_shared",
+    "race_in_warp",
+    "race_despite_shuffle",
+    "halves_of_words",
+    "orders_of_every_kind",
+    "strided",
+    "vectors",
+];
+
 /// The folder in which the library lies, built if need be.
+#[allow(dead_code)] // not by every test program that includes this file
 pub(crate) fn folder() -> &'static Path {
-    static FOLDER: LazyLock<PathBuf> = LazyLock::new(build);
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| build(false));
+    &FOLDER
+}
+
+/// The folder of a library that also sees each load and store of the kernels (`host/checker.h`), built if need be.
+#[allow(dead_code)] // as above
+pub(crate) fn checked_folder() -> &'static Path {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| build(true));
     &FOLDER
 }
 
 /// Name of the library in [`folder`].
 pub(crate) const LIBRARY: &str = "libcuda.so";
 
-fn build() -> PathBuf {
+fn build(checked: bool) -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = here.ancestors().find(|folder| folder.join("kernels/manifest.json").is_file()).unwrap();
     let host = root.join("crates/ddpm-kernels/tests/cuda_on_cpu/host");
@@ -48,14 +72,24 @@ fn build() -> PathBuf {
         }
         (name.to_owned(), unit)
     };
+    let mut of_host = vec!["scheduler", "launch", "queue", "driver"];
+    if checked {
+        options.push("-DCUDA_ON_CPU_CHECKED");
+        of_host.extend(["callbacks", "races", "requests", "sites"]);
+    }
+    let of_kernels: &[&str] = if checked { &["-g", "-fsanitize=thread"] } else { &[] };
     let mut units: Vec<_> =
-        ["scheduler", "launch", "driver"].map(|name| (name.to_owned(), format!("#include \"{name}.cpp\"\n"))).into();
+        of_host.iter().map(|name| (name.to_string(), format!("#include \"{name}.cpp\"\n"))).collect();
+    let kernels_from = units.len();
+    if checked {
+        units.push(unit("planted_races", &PLANTED_RACES));
+    }
     units.push(unit("planted", &PLANTED));
     units.push(unit("philox_probe", &["philox_probe"]));
     units.extend(ptx::ALL.iter().map(|module| unit(module.name, module.kernels)));
 
     let mut hasher = DefaultHasher::new();
-    (&compiler, &options, &units).hash(&mut hasher);
+    (&compiler, &options, of_kernels, &units).hash(&mut hasher);
     for folder in [&host, &kernels] {
         let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
@@ -90,9 +124,15 @@ fn build() -> PathBuf {
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
-                while let Some((name, _)) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    let Some((name, _)) = units.get(i) else { break };
                     let (source, object) = (path(name, "unit.cpp"), path(name, "o"));
-                    run(&["-c".as_ref(), source.as_os_str(), "-o".as_ref(), object.as_os_str()]);
+                    let mut arguments = vec!["-c".as_ref(), source.as_os_str(), "-o".as_ref(), object.as_os_str()];
+                    if i >= kernels_from {
+                        arguments.extend(of_kernels.iter().map(OsStr::new));
+                    }
+                    run(&arguments);
                 }
             });
         }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cudarc::driver::{CudaContext, result, sys};
+use cudarc::driver::{CudaContext, CudaStream, result, sys};
 
 use super::failure;
 use crate::TensorError;
@@ -16,6 +16,7 @@ const GRAIN: usize = 16;
 /// handed out at once: what uses it next is queued behind.
 pub(super) struct Memory {
     context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
     state: Mutex<State>,
 }
 
@@ -28,8 +29,8 @@ struct State {
 }
 
 impl Memory {
-    pub(super) fn new(context: Arc<CudaContext>) -> Self {
-        Self { context, state: Mutex::default() }
+    pub(super) fn new(context: Arc<CudaContext>, stream: Arc<CudaStream>) -> Self {
+        Self { context, stream, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -71,9 +72,12 @@ impl Memory {
         }
     }
 
-    /// Returns spare memory to the driver, which waits until nothing uses it.
+    /// Returns spare memory to the driver, when nothing that is queued names it any more.
     fn release(&self, state: &mut State) {
-        if self.context.bind_to_thread().is_err() {
+        if state.spare.is_empty() {
+            return;
+        }
+        if self.context.bind_to_thread().and_then(|()| self.stream.synchronize()).is_err() {
             return; // the device is lost, and its memory with it
         }
         for (bytes, list) in std::mem::take(&mut state.spare) {

@@ -95,7 +95,7 @@ impl Cuda {
         Ok(Self {
             shared: Arc::new(Shared {
                 modules: Modules::new(Arc::clone(&context)),
-                memory: Arc::new(Memory::new(Arc::clone(&context))),
+                memory: Arc::new(Memory::new(Arc::clone(&context), Arc::clone(&stream))),
                 stream,
                 context,
                 precision,

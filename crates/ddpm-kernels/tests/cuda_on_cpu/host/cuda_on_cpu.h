@@ -13,6 +13,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "checker.h"
 #include "scheduler.h"
 
 // ---- Qualifiers ----------------------------------------------------------------------------------------------------
@@ -38,9 +39,11 @@ static constexpr int warpSize = 32;
 
 struct alignas(8) float2 {
   float x, y;
+  CUDA_ON_CPU_VECTOR(float2)
 };
 struct alignas(16) float4 {
   float x, y, z, w;
+  CUDA_ON_CPU_VECTOR(float4)
 };
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
@@ -122,14 +125,19 @@ struct Kernel {
   std::function<void(const void *const *)> call;
 };
 
-inline std::map<std::string, Kernel> &kernels() {
+CUDA_ON_CPU_UNCHECKED inline std::map<std::string, Kernel> &kernels() {
   static std::map<std::string, Kernel> all;
   return all;
 }
 
 template <class... A, size_t... I>
 Kernel wrap(void (*kernel)(A...), std::index_sequence<I...>) {
-  return {{sizeof(A)...}, [=](const void *const *arguments) { kernel(*static_cast<const A *>(arguments[I])...); }};
+  const auto call = [=](const void *const *arguments) CUDA_ON_CPU_UNCHECKED {
+    checker::kernel_begins();
+    kernel(*static_cast<const A *>(arguments[I])...);
+    checker::kernel_ends();
+  };
+  return {{sizeof(A)...}, call};
 }
 
 struct Registration {

@@ -1,9 +1,10 @@
 // A stand-in for NVIDIA's driver, for tests alone: the functions of libcuda that our programs call, on the CPU. Device
 // memory is host memory with a page that faults behind each allocation, a launch runs the kernel of that name from the
-// same sources as the loaded PTX, and everything is done when the call returns.
+// same sources as the loaded PTX. What goes to a stream is done when somebody waits for it, and no sooner (queue.h).
 //
 // What a driver would refuse is refused: a kernel that the PTX does not hold, another number of parameters than it
-// declares, a launch beyond the device's limits, copies outside of allocations, work without a current context.
+// declares, a launch beyond the device's limits, copies outside of allocations, work without a current context, and giving
+// up memory that queued work names.
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -11,14 +12,18 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 
 #include "cuda_on_cpu.h"
+#include "queue.h"
 
 namespace {
 
-using Code = int;  // CUresult
-using Address = uint64_t;
+using cuda_on_cpu::Address;
+using cuda_on_cpu::Code;
+using cuda_on_cpu::Event;
+using cuda_on_cpu::Stream;
 enum : Code {
   success = 0,
   invalid_value = 1,
@@ -28,6 +33,7 @@ enum : Code {
   invalid_context = 201,
   unsupported_ptx = 222,
   not_found = 500,
+  not_ready = 600,
   illegal_address = 700,
   launch_failed = 719,
 };
@@ -39,6 +45,7 @@ struct Settings {
   long allocations = -1;  // that succeed before one is refused; -1: all
   long launches = -1;     // likewise
   long ptx = 1;           // 0: its version is refused
+  long dry = 0;           // 1: nothing is computed or copied, and what comes back is zero
   cuda_on_cpu::Schedule schedule = cuda_on_cpu::Schedule::forward;
   uint32_t seed = 0;
 };
@@ -51,6 +58,7 @@ void set(Settings &s, const std::string &name, long value) {
   if (name == "allocations") s.allocations = value;
   if (name == "launches") s.launches = value;
   if (name == "ptx") s.ptx = value;
+  if (name == "dry") s.dry = value;
   if (name == "schedule") s.schedule = cuda_on_cpu::Schedule(value);
   if (name == "seed") s.seed = uint32_t(value);
 }
@@ -92,7 +100,7 @@ struct Function {
 };
 std::map<std::string, Function> functions;
 
-int the_context, the_stream;
+int the_context;
 thread_local void *current_context = nullptr;
 thread_local const char *running = nullptr;
 
@@ -105,6 +113,59 @@ bool within(Address at, size_t bytes) {
   if (next == allocations.begin()) return false;
   const auto &[first, allocation] = *--next;
   return at + bytes <= first + allocation.bytes;
+}
+
+// Memory of the host that is never paged out, so that copies from it may be late.
+std::map<Address, size_t> pinned;
+
+bool is_pinned(const void *at, size_t bytes) {
+  std::lock_guard<std::mutex> lock(mutex);
+  auto next = pinned.upper_bound(reinterpret_cast<Address>(at));
+  if (next == pinned.begin()) return false;
+  const auto &[first, size] = *--next;
+  return reinterpret_cast<Address>(at) + bytes <= first + size;
+}
+
+// The allocations that a launch's arguments name, each by a pointer into it.
+std::vector<std::pair<Address, size_t>> named_by(const std::vector<std::vector<uint64_t>> &arguments) {
+  std::lock_guard<std::mutex> lock(mutex);
+  std::vector<std::pair<Address, size_t>> all;
+  for (const auto &argument : arguments) {
+    for (uint64_t word : argument) {
+      auto next = allocations.upper_bound(word);
+      if (next == allocations.begin()) continue;
+      const auto &[first, allocation] = *--next;
+      if (word < first + allocation.bytes) all.emplace_back(first, allocation.bytes);
+    }
+  }
+  return all;
+}
+
+// Memory is given up: nothing that is queued may name it.
+Code give_up(Address first, size_t bytes) {
+  const std::string what = cuda_on_cpu::waiting_for(first, bytes);
+  if (what.empty()) return success;
+  fprintf(stderr, "stand-in driver: memory is given up that a queued operation still names: %s\n", what.c_str());
+  cuda_on_cpu::fail_those_that_name(first, bytes, illegal_address);
+  return illegal_address;
+}
+
+// Writes a launch as a line of `DDPM_STAND_IN_RECORD`: name, blocks, threads, shared memory, arguments as words.
+void note(const std::string &name, const unsigned (&sizes)[7], const std::vector<std::vector<uint64_t>> &arguments) {
+  static FILE *file = [] {
+    const char *path = getenv("DDPM_STAND_IN_RECORD");
+    return path ? fopen(path, "w") : nullptr;
+  }();
+  if (!file) return;
+  std::lock_guard<std::mutex> lock(mutex);
+  fprintf(file, "%s", name.c_str());
+  for (unsigned size : sizes) fprintf(file, " %u", size);
+  for (const auto &argument : arguments) {
+    fprintf(file, " ");
+    for (uint64_t word : argument) fprintf(file, "%016llx", static_cast<unsigned long long>(word));
+  }
+  fprintf(file, "\n");
+  fflush(file);
 }
 
 void say_where_it_faulted(int, siginfo_t *info, void *) {
@@ -131,6 +192,8 @@ void watch_for_faults() {
 #define DRIVER extern "C" __attribute__((visibility("default"))) Code
 #define NEEDS_CONTEXT \
   if (current_context != &the_context) return invalid_context
+#define NEEDS_STREAM \
+  if (!cuda_on_cpu::is_stream(stream)) return invalid_value
 
 // For tests: a setting of this thread's driver.
 extern "C" __attribute__((visibility("default"))) void cuda_on_cpu_set(const char *name, long value) {
@@ -191,7 +254,7 @@ DRIVER cuCtxGetCurrent(void **context) {
   *context = current_context;
   return success;
 }
-DRIVER cuCtxSynchronize() { return success; }
+DRIVER cuCtxSynchronize() { return cuda_on_cpu::drain_all(settings().seed, from_a_program); }
 DRIVER cuGetErrorName(Code code, const char **name) {
   switch (code) {
     case success: *name = "CUDA_SUCCESS"; break;
@@ -213,14 +276,43 @@ DRIVER cuGetErrorString(Code code, const char **text) {
 }
 
 DRIVER cuStreamCreate(void **stream, unsigned) {
-  *stream = &the_stream;
+  *stream = cuda_on_cpu::make_stream();
   return success;
 }
-DRIVER cuStreamDestroy_v2(void *) { return success; }
-DRIVER cuStreamSynchronize(void *) {
+DRIVER cuStreamDestroy_v2(Stream *stream) {
+  NEEDS_STREAM;
+  cuda_on_cpu::end_stream(stream);
+  return success;
+}
+DRIVER cuStreamSynchronize(Stream *stream) {
   NEEDS_CONTEXT;
+  NEEDS_STREAM;
+  return cuda_on_cpu::drain(stream);
+}
+DRIVER cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
+  NEEDS_CONTEXT;
+  NEEDS_STREAM;
+  cuda_on_cpu::wait(stream, event);
   return success;
 }
+
+DRIVER cuEventCreate(Event **event, unsigned) {
+  NEEDS_CONTEXT;
+  *event = cuda_on_cpu::make_event();
+  return success;
+}
+DRIVER cuEventDestroy_v2(Event *event) {
+  cuda_on_cpu::end_event(event);
+  return success;
+}
+DRIVER cuEventRecord(Event *event, Stream *stream) {
+  NEEDS_CONTEXT;
+  NEEDS_STREAM;
+  cuda_on_cpu::record(event, stream);
+  return success;
+}
+DRIVER cuEventSynchronize(Event *event) { return cuda_on_cpu::drain(event); }
+DRIVER cuEventQuery(Event *event) { return cuda_on_cpu::has_happened(event) ? success : not_ready; }
 
 DRIVER cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
   std::lock_guard<std::mutex> lock(mutex);
@@ -237,47 +329,115 @@ DRIVER cuMemAlloc_v2(Address *address, size_t bytes) {
   if (s.allocations > 0) --s.allocations;
   // it ends (but for its alignment) where a page begins that faults, and holds NaN in every float
   const size_t rounded = (bytes + 15) & ~size_t(15), pages = (rounded + page - 1) / page * page;
-  void *mapped = mmap(nullptr, pages + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const int allowed = s.dry ? PROT_NONE : PROT_READ | PROT_WRITE;
+  void *mapped = mmap(nullptr, pages + page, allowed, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapped == MAP_FAILED) return out_of_memory;
   char *memory = static_cast<char *>(mapped);
   mprotect(memory + pages, page, PROT_NONE);
-  std::memset(memory, 0xff, pages);
+  if (!s.dry) std::memset(memory, 0xff, pages);
   *address = reinterpret_cast<Address>(memory + pages - rounded);
   allocations[*address] = {memory, pages + page, bytes};
   held += bytes;
   return success;
 }
 DRIVER cuMemFree_v2(Address address) {
+  size_t bytes;
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    const auto found = allocations.find(address);
+    if (found == allocations.end()) return invalid_value;
+    bytes = found->second.bytes;
+  }
+  if (const Code code = give_up(address, bytes)) return code;
   std::lock_guard<std::mutex> lock(mutex);
   const auto found = allocations.find(address);
-  if (found == allocations.end()) return invalid_value;
   munmap(found->second.mapped, found->second.mapped_bytes);
   held -= found->second.bytes;
   allocations.erase(found);
   return success;
 }
-DRIVER cuMemsetD8Async(Address to, unsigned char value, size_t bytes, void *) {
+// Memory of the host whose copies are late: what a queued copy names of it must stay until then.
+DRIVER cuMemHostAlloc(void **memory, size_t bytes, unsigned) {
   NEEDS_CONTEXT;
-  if (!within(to, bytes)) return illegal_address;
-  std::memset(reinterpret_cast<void *>(to), value, bytes);
+  *memory = bytes ? std::malloc(bytes) : nullptr;
+  if (!*memory) return bytes ? out_of_memory : invalid_value;
+  std::memset(*memory, 0xff, bytes);
+  std::lock_guard<std::mutex> lock(mutex);
+  pinned[reinterpret_cast<Address>(*memory)] = bytes;
   return success;
 }
-DRIVER cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, void *) {
-  NEEDS_CONTEXT;
-  if (!within(to, bytes)) return illegal_address;
-  std::memcpy(reinterpret_cast<void *>(to), from, bytes);
+DRIVER cuMemFreeHost(void *memory) {
+  size_t bytes;
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    const auto found = pinned.find(reinterpret_cast<Address>(memory));
+    if (found == pinned.end()) return invalid_value;
+    bytes = found->second;
+  }
+  if (const Code code = give_up(reinterpret_cast<Address>(memory), bytes)) return code;
+  std::lock_guard<std::mutex> lock(mutex);
+  pinned.erase(reinterpret_cast<Address>(memory));
+  std::free(memory);
   return success;
 }
-DRIVER cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *) {
+
+DRIVER cuMemsetD8Async(Address to, unsigned char value, size_t bytes, Stream *stream) {
   NEEDS_CONTEXT;
+  NEEDS_STREAM;
+  if (!within(to, bytes)) return illegal_address;
+  if (settings().dry) return success;
+  cuda_on_cpu::enqueue(stream, {"setting memory", {{to, bytes}}, [=] {
+                                  std::memset(reinterpret_cast<void *>(to), value, bytes);
+                                  return success;
+                                }});
+  return success;
+}
+DRIVER cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, Stream *stream) {
+  NEEDS_CONTEXT;
+  NEEDS_STREAM;
+  if (!within(to, bytes)) return illegal_address;
+  if (settings().dry) return success;
+  if (is_pinned(from, bytes)) {
+    const auto host = std::make_pair(reinterpret_cast<Address>(from), bytes);
+    cuda_on_cpu::enqueue(stream, {"a copy to the device", {{to, bytes}, host}, [=] {
+                                    std::memcpy(reinterpret_cast<void *>(to), from, bytes);
+                                    return success;
+                                  }});
+    return success;
+  }
+  // other memory has been read when the call returns
+  const char *first = static_cast<const char *>(from);
+  auto copy = std::make_shared<std::vector<char>>(first, first + bytes);
+  cuda_on_cpu::enqueue(stream, {"a copy to the device", {{to, bytes}}, [=] {
+                                  std::memcpy(reinterpret_cast<void *>(to), copy->data(), bytes);
+                                  return success;
+                                }});
+  return success;
+}
+DRIVER cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, Stream *stream) {
+  NEEDS_CONTEXT;
+  NEEDS_STREAM;
   if (!within(from, bytes)) return illegal_address;
-  std::memcpy(to, reinterpret_cast<void *>(from), bytes);
+  if (settings().dry) {
+    std::memset(to, 0, bytes);
+    return success;
+  }
+  const auto host = std::make_pair(reinterpret_cast<Address>(to), bytes);
+  cuda_on_cpu::enqueue(stream, {"a copy from the device", {{from, bytes}, host}, [=] {
+                                  std::memcpy(to, reinterpret_cast<void *>(from), bytes);
+                                  return success;
+                                }});
   return success;
 }
-DRIVER cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void *) {
+DRIVER cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, Stream *stream) {
   NEEDS_CONTEXT;
+  NEEDS_STREAM;
   if (!within(to, bytes) || !within(from, bytes)) return illegal_address;
-  std::memmove(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes);
+  if (settings().dry) return success;
+  cuda_on_cpu::enqueue(stream, {"a copy on the device", {{to, bytes}, {from, bytes}}, [=] {
+                                  std::memmove(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes);
+                                  return success;
+                                }});
   return success;
 }
 
@@ -306,19 +466,39 @@ DRIVER cuModuleGetFunction(void **function, void *module, const char *name) {
   return success;
 }
 DRIVER cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                      unsigned block_y, unsigned block_z, unsigned shared_bytes, void *stream, void **arguments, void **) {
+                      unsigned block_y, unsigned block_z, unsigned shared_bytes, Stream *stream, void **arguments,
+                      void **) {
   NEEDS_CONTEXT;
+  NEEDS_STREAM;
   Settings &s = settings();
-  if (stream != &the_stream) return invalid_value;
   if (s.launches == 0) return launch_failed;
   if (s.launches > 0) --s.launches;
   const Function &f = *static_cast<Function *>(function);
-  running = f.name.c_str();
   const cuda_on_cpu::Launch launch = {
-      {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, s.schedule, s.seed, shared_bytes};
-  const char *wrong = cuda_on_cpu::run(launch, [&] { f.kernel->call(arguments); });
-  running = nullptr;
-  if (!wrong) return success;
-  fprintf(stderr, "stand-in driver: %s: %s\n", f.name.c_str(), wrong);
-  return launch_failed;
+      {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, s.schedule, s.seed, shared_bytes, f.name.c_str()};
+  if (const char *refused = cuda_on_cpu::refusal(launch)) {
+    fprintf(stderr, "stand-in driver: %s: %s\n", launch.name, refused);
+    return invalid_value;
+  }
+  // the driver reads the arguments at once
+  std::vector<std::vector<uint64_t>> values;
+  for (size_t i = 0; i < f.kernel->argument_sizes.size(); ++i) {
+    values.emplace_back((f.kernel->argument_sizes[i] + 7) / 8);
+    std::memcpy(values[i].data(), arguments[i], f.kernel->argument_sizes[i]);
+  }
+  note(f.name, {grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes}, values);
+  if (s.dry) return success;
+  auto memory = named_by(values);
+  const auto run = [launch, &f, values = std::move(values)]() -> Code {
+    std::vector<const void *> pointers;
+    for (const auto &value : values) pointers.push_back(value.data());
+    running = launch.name;
+    const char *wrong = cuda_on_cpu::run(launch, [&] { f.kernel->call(pointers.data()); });
+    running = nullptr;
+    if (!wrong) return success;
+    fprintf(stderr, "stand-in driver: %s: %s\n", launch.name, wrong);
+    return launch_failed;
+  };
+  cuda_on_cpu::enqueue(stream, {f.name, std::move(memory), run});
+  return success;
 }

@@ -19,6 +19,6 @@ extern "C" __attribute__((visibility("default"))) const char *cuda_on_cpu_launch
     for (size_t i = 0; i < count; ++i) wrong += " " + std::to_string(sizes[i]);
     return wrong.c_str();
   }
-  const Launch launch = {{grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, Schedule(schedule), seed, 0};
+  const Launch launch = {{grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, Schedule(schedule), seed, 0, name};
   return run(launch, [&] { kernel.call(arguments); });
 }

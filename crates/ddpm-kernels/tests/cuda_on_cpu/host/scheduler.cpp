@@ -1,6 +1,7 @@
 #include "scheduler.h"
 
 #define CUDA_ON_CPU_DEFINE_SWITCH
+#include "checker.h"
 #include "fiber.h"
 
 #include <algorithm>
@@ -17,14 +18,16 @@ thread_local Position position;
 namespace {
 
 constexpr int warp_size = 32;
-constexpr size_t stack_bytes = 256 * 1024;
 
 enum class State { runnable, at_block_barrier, at_warp_operation, returned };
 
 // A stack on which threads run, one after the other as long as none of them waits.
 struct Fiber {
+  struct alignas(stack_bytes) Stack {
+    char bytes[stack_bytes];
+  };
   Context context;
-  std::unique_ptr<char[]> stack{new char[stack_bytes]};
+  std::unique_ptr<Stack> stack{new Stack};
 };
 
 struct Thread {
@@ -110,21 +113,22 @@ const char *Machine::run(const Launch &launch, const std::function<void()> &kern
   launch_ = launch;
   kernel_ = &kernel;
   random_ = launch.seed * 2u + 1u;  // xorshift32 must not start at zero
-  error.clear();
-  if (launch.grid.volume() == 0 || launch.block.volume() == 0) error = "a grid or a block without threads";
-  if (launch.block.volume() > 1024) error = "a block of more than 1024 threads";
-  if (launch.shared_bytes > 48 * 1024) error = "more than 48 KiB of dynamic shared memory";
+  const char *refused = refusal(launch);
+  error = refused ? refused : "";
   shared_.assign((launch.shared_bytes + 15) / 16, Vector{});
-  if (launch.grid.y > 65535 || launch.grid.z > 65535) error = "a grid of more than 65535 in y or z";
   if (error.empty()) {
+    checker::launch_begins(launch, shared_.data());
     for (uint32_t block : order_of(launch.grid.volume())) {
       position = {{}, unravel(block, launch.grid), launch.block, launch.grid};
+      checker::block_begins(block);
       run_block();
+      checker::block_ends();
       if (!error.empty()) {
         error = "block " + describe(position.block) + ": " + error;
         break;
       }
     }
+    checker::launch_ends();
   }
   return error.empty() ? nullptr : error.c_str();
 }
@@ -164,6 +168,7 @@ void Machine::run_pass() {
 void Machine::make_current(Thread *thread) {
   current = thread;
   position.thread = thread->index;
+  checker::thread_runs(size_t(thread - threads.data()));
 }
 
 Fiber *Machine::idle_fiber() {
@@ -174,7 +179,7 @@ Fiber *Machine::idle_fiber() {
   }
   fibers_.push_back(std::make_unique<Fiber>());
   Fiber *fiber = fibers_.back().get();
-  prepare(fiber->context, fiber->stack.get(), stack_bytes, &Machine::fiber_entry);
+  prepare(fiber->context, fiber->stack->bytes, stack_bytes, &Machine::fiber_entry);
   return fiber;
 }
 
@@ -219,6 +224,7 @@ bool Machine::open_block_barrier() {
     }
   }
   if (!first) return false;
+  checker::block_barrier(first->site);
   for (Thread &t : threads)
     if (t.state == State::at_block_barrier) t.state = State::runnable;
   return true;
@@ -253,6 +259,7 @@ void Machine::finish(size_t first, size_t lanes, const Thread &like) {
     present |= 1u << k;
     if (t.value != 0) ballot |= uint64_t(1) << k;
   }
+  if (like.operation == WarpOperation::synchronise) checker::warp_barrier(like.site, first, present);
   for (size_t k = 0; k < lanes; ++k) {
     const Thread &t = threads[first + k];
     if (!(present >> k & 1)) continue;
@@ -296,6 +303,14 @@ std::string Machine::deadlock() const {
 }
 
 }  // namespace
+
+const char *refusal(const Launch &launch) {
+  if (launch.grid.volume() == 0 || launch.block.volume() == 0) return "a grid or a block without threads";
+  if (launch.block.volume() > 1024) return "a block of more than 1024 threads";
+  if (launch.shared_bytes > 48 * 1024) return "more than 48 KiB of dynamic shared memory";
+  if (launch.grid.y > 65535 || launch.grid.z > 65535) return "a grid of more than 65535 in y or z";
+  return nullptr;
+}
 
 const char *run(const Launch &launch, const std::function<void()> &kernel) {
   // A launch that went wrong leaves threads in the middle of things: begin with a new machine then.

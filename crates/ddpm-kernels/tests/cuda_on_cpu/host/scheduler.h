@@ -20,11 +20,15 @@ struct Index {
 // The order in which threads take their turns within a pass, and blocks within a launch.
 enum class Schedule : int { forward, reverse, shuffled /* anew for every pass */ };
 
+// Of a thread; its address is a multiple of its size, so that the stack pointer tells what lies in it.
+constexpr size_t stack_bytes = 256 * 1024;
+
 struct Launch {
   Index grid, block;
   Schedule schedule;
   uint32_t seed;          // of `shuffled`
   uint32_t shared_bytes;  // dynamic shared memory
+  const char *name;       // of the kernel, for reports
 };
 
 // Where in its source a kernel waits, for reports.
@@ -36,6 +40,9 @@ struct Site {
 
 // What the lanes of a warp do together.
 enum class WarpOperation { synchronise, ballot, exchange };
+
+// What of its sizes a device refuses, or null.
+const char *refusal(const Launch &launch);
 
 // Runs `kernel` once for each thread of the launch. Null, or what was wrong (valid until the thread's next launch).
 const char *run(const Launch &launch, const std::function<void()> &kernel);

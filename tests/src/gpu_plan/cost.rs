@@ -1,0 +1,138 @@
+//! What a launch computes and moves, by the kernel's name and its arguments.
+
+use super::Launch;
+
+/// FLOPs (a multiply-add is two) and bytes of device memory, each byte counted once however often caches give it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cost {
+    /// Additions and multiplications.
+    pub flops: f64,
+    /// Bytes that are read or written.
+    pub bytes: f64,
+}
+
+/// Bytes of a float.
+const FLOAT: f64 = 4.0;
+
+/// `Operand` in `kernels/operand.cuh`.
+struct Operand {
+    channels: f64,
+    images: f64,
+    height: f64,
+    width: f64,
+    enlarge: f64,
+    is_plain: bool,
+}
+
+impl Operand {
+    fn of(words: &[u64]) -> Self {
+        let half = |i: usize| f64::from((words[i / 2] >> (32 * (i % 2))) as u32);
+        Self {
+            channels: half(16),
+            images: half(17),
+            height: half(18),
+            width: half(19),
+            enlarge: half(21),
+            is_plain: words[2] == 0 && half(20) == 0.0,
+        }
+    }
+
+    /// Elements as stored.
+    fn stored(&self) -> f64 {
+        self.images * self.height * self.width * self.channels
+    }
+
+    /// Elements of the value.
+    fn value(&self) -> f64 {
+        self.stored() * self.enlarge * self.enlarge
+    }
+}
+
+/// `ConvShape` in `kernels/conv.cu`.
+struct Conv {
+    pixels: f64,
+    out: f64,
+    taps: f64,
+}
+
+impl Conv {
+    fn of(words: &[u64]) -> Self {
+        let half = |i: usize| f64::from((words[i / 2] >> (32 * (i % 2))) as u32);
+        Self { pixels: half(0) * half(1) * half(2), out: half(3), taps: half(4) * half(4) }
+    }
+}
+
+/// What a launch costs, or nothing for a kernel that is not known here.
+pub fn cost(launch: &Launch) -> Option<Cost> {
+    let a = &launch.arguments;
+    let float = |i: usize| if a[i][0] == 0 { 0.0 } else { 1.0 };
+    let n = |i: usize| a[i][0] as f64;
+    let elements = |flops: f64, bytes: f64| Some(Cost { flops, bytes });
+    match launch.kernel.as_str() {
+        "conv_f32" => {
+            let (x, s) = (Operand::of(&a[0]), Conv::of(&a[7]));
+            let weights = s.taps * x.channels * s.out;
+            let moved = x.stored() + weights + s.pixels * s.out * (1.0 + float(4));
+            elements(2.0 * s.pixels * weights, FLOAT * moved)
+        }
+        "conv_input_grad_f32" => {
+            let (dy, s) = (Operand::of(&a[0]), Conv::of(&a[3]));
+            let weights = s.taps * dy.channels * s.out;
+            elements(2.0 * s.pixels * weights, FLOAT * (dy.stored() + weights + s.pixels * s.out))
+        }
+        "conv_weight_grad_3_f32" | "conv_weight_grad_1_f32" => {
+            let (x, s) = (Operand::of(&a[1]), Conv::of(&a[3]));
+            let weights = s.taps * x.channels * s.out;
+            let slices = f64::from(launch.grid[2]);
+            elements(2.0 * s.pixels * weights, FLOAT * (x.stored() + s.pixels * s.out + slices * weights))
+        }
+        "add_slices_f32" => elements(n(2) * n(3), FLOAT * n(2) * (n(3) + 2.0)),
+        "attention_statistics_f32" => Some(attention(launch, 3, 1.0, 2.0)),
+        "attention_grad_statistics_f32" => Some(attention(launch, 5, 2.0, 4.0)),
+        // the weights, and in gradients their slopes, are made for every 64 columns of a head
+        "attention_f32" | "attention_dv_f32" => Some(attention(launch, 5, 1.0 + f64::from(launch.grid[1]), 4.0)),
+        "attention_dq_f32" | "attention_dk_f32" => {
+            Some(attention(launch, 6, 1.0 + 2.0 * f64::from(launch.grid[1]), 5.0))
+        }
+        "channel_statistics_f32" => elements(5.0 * n(2) * n(3) * n(4), FLOAT * n(2) * n(3) * n(4)),
+        "norm_statistics_f32" => elements(0.0, FLOAT * 2.0 * n(3) * (n(4) + n(5))),
+        "pixel_sums_f32" => elements(n(2) * n(3) * n(4), FLOAT * n(2) * n(3) * n(4)),
+        "batch_sums_f32" => elements(n(2) * n(3), FLOAT * n(2) * n(3)),
+        "gather_rows_f32" => elements(0.0, 2.0 * FLOAT * n(3) * n(4)),
+        "scatter_rows_f32" => elements(n(3) * n(4), 2.0 * FLOAT * n(3) * n(4)),
+        "add_scaled_f32" => elements(2.0 * n(3), 3.0 * FLOAT * n(3)),
+        "affine_f32" => elements(2.0 * n(4), 2.0 * FLOAT * n(4)),
+        "norm_coefficients_f32" => elements(3.0 * n(5) * n(6), FLOAT * 7.0 * n(5) * n(6)),
+        "norm_means_f32" => elements(0.0, FLOAT * 3.0 * Operand::of(&a[0]).images * Operand::of(&a[0]).channels),
+        "norm_param_grad_f32" => elements(4.0 * n(7) * n(8), FLOAT * 4.0 * n(7) * n(8)),
+        "operand_value_f32" => {
+            let x = Operand::of(&a[0]);
+            elements(30.0 * x.value(), FLOAT * (x.stored() + x.value()))
+        }
+        "operand_pull_f32" => {
+            let x = Operand::of(&a[1]);
+            let read = if x.is_plain { x.value() } else { x.value() + x.stored() };
+            elements(40.0 * x.stored(), FLOAT * (read + x.stored()))
+        }
+        "operand_grad_f32" => {
+            let x = Operand::of(&a[1]);
+            let read = 1.0 + if a[1][2] == 0 { 0.0 } else { 1.0 } + float(4).max(float(5));
+            elements(5.0 * x.stored(), FLOAT * x.stored() * (read + 1.0))
+        }
+        "loss_f32" => elements(8.0 * n(5) * n(6), 3.0 * FLOAT * n(5) * n(6)),
+        "noise_f32" => elements(60.0 * n(5) * n(6), 3.0 * FLOAT * n(5) * n(6)),
+        "normals_f32" => elements(60.0 * n(1) * n(2), FLOAT * n(1) * n(2)),
+        "posterior_f32" => elements(60.0 * n(4) * n(5), 4.0 * FLOAT * n(4) * n(5)),
+        "squared_norm_f32" => elements(2.0 * n(2), FLOAT * n(2)),
+        "adamw_f32" => elements(14.0 * n(6), 10.0 * FLOAT * n(6)),
+        _ => None,
+    }
+}
+
+/// `products` products of P x P by d numbers, for each head, whose q, k, v and others are `tensors` of P x d.
+fn attention(launch: &Launch, heads: usize, products: f64, tensors: f64) -> Cost {
+    let words = &launch.arguments[heads];
+    let (pixels, size) = (f64::from(words[0] as u32), f64::from(words[1] as u32));
+    let all = f64::from(launch.grid[0]) / (pixels / 64.0).ceil();
+    Cost { flops: 2.0 * products * all * pixels * pixels * size, bytes: FLOAT * tensors * all * pixels * size }
+}
