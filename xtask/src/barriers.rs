@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// What orders threads.
-const BARRIERS: [&str; 2] = ["__syncthreads();", "__syncwarp();"];
+const BARRIERS: [&str; 3] = ["__syncthreads();", "__syncwarp();", "wait_for_copies<STAGES - 2>();"];
 
 /// Barriers that no test can miss, with the reason why each stands nevertheless: `file: text of the line`.
 const UNNEEDED: [(&str, &str); 0] = [];

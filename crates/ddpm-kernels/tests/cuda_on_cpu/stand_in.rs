@@ -17,6 +17,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const PLANTED: [&str; 6] =
     ["reverse", "reverse_without_barrier", "chain_of_blocks", "sum_block", "deadlock", "divergent_barrier"];
 
+/// The kernels of `host/mma_probe.cu`.
+const MMA_PROBES: [&str; 10] = [
+    "mma_probe",
+    "load_probe_1",
+    "load_probe_2",
+    "load_probe_4",
+    "load_probe_1_turned",
+    "load_probe_2_turned",
+    "load_probe_4_turned",
+    "copy_probe",
+    "half_a_warp",
+    "parts_probe",
+];
+
 /// The folder in which the library lies, built if need be.
 pub(crate) fn folder() -> &'static Path {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(build);
@@ -41,6 +55,11 @@ fn build() -> PathBuf {
     if is_x86_feature_detected!("fma") {
         options.push("-mfma");
     }
+    // products of tensor cores take eight columns at a time
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        options.push("-mavx2");
+    }
     let unit = |name: &str, exports: &[&str]| {
         let mut unit = format!("#include \"cuda_on_cpu.h\"\n#include \"{name}.cu\"\n");
         for kernel in exports {
@@ -52,6 +71,7 @@ fn build() -> PathBuf {
         ["scheduler", "launch", "driver"].map(|name| (name.to_owned(), format!("#include \"{name}.cpp\"\n"))).into();
     units.push(unit("planted", &PLANTED));
     units.push(unit("philox_probe", &["philox_probe"]));
+    units.push(unit("mma_probe", &MMA_PROBES));
     units.extend(ptx::ALL.iter().map(|module| unit(module.name, module.kernels)));
 
     let mut hasher = DefaultHasher::new();
@@ -59,8 +79,9 @@ fn build() -> PathBuf {
     for folder in [&host, &kernels] {
         let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
-        for file in
-            files.iter().filter(|f| f.extension().is_some_and(|e| ["cu", "cuh", "h", "cpp"].iter().any(|x| e == *x)))
+        for file in files
+            .iter()
+            .filter(|f| f.extension().is_some_and(|e| ["cu", "cuh", "h", "hpp", "cpp"].iter().any(|x| e == *x)))
         {
             fs::read(file).unwrap().hash(&mut hasher);
         }
