@@ -3,8 +3,8 @@
 //
 // A number is one of bf16 (PARTS 1, `rounded`) or the sum of two (PARTS 2, `split`: x y is the sum of three products, that
 // of both low parts is left out). Shared memory holds rows of chunks of eight numbers of bf16. A chunk's place is its
-// number exclusive-or the row's, so that the eight rows that ldmatrix reads at a time lie in all 32 banks, and so do the
-// chunks of a row that is written.
+// number exclusive-or the row's last digits, turned around, so that the eight rows that ldmatrix reads at a time lie in
+// all 32 banks, and so does what half a warp writes, of a row's chunks all or half.
 //
 // A warp multiplies 16 MT rows by 32 columns. Every element is one chain over k whose order a slice and its place in it
 // set, so the bits do not depend on which tile an element is in.
@@ -57,7 +57,7 @@ __device__ __forceinline__ u32 own_lane() { return threadIdx.x % 32; }
 // Bytes from the beginning of rows of CHUNKS (4, 8, 16 ..) chunks to a chunk.
 template <int CHUNKS>
 __device__ __forceinline__ u32 chunk_at(u32 row, u32 chunk) {
-  const u32 turn = CHUNKS == 4 ? row / 2 % 4 : row % 8;
+  const u32 turn = CHUNKS == 4 ? (row & 2) | (row >> 2 & 1) : (row & 1) << 2 | (row & 2) | (row >> 2 & 1);
   return (row * CHUNKS + (chunk ^ turn)) * CHUNK;
 }
 

@@ -48,7 +48,7 @@ fn build() -> PathBuf {
     let kernels = std::env::var_os("DDPM_KERNELS").map_or_else(|| root.join("kernels"), PathBuf::from);
     let compiler = compiler();
     // -ffp-contract=off is what --fmad=false is to NVRTC: no product and sum become an fma that is not written.
-    let mut options = vec!["-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"];
+    let mut options = vec!["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"];
     options.extend(["-fno-math-errno", "-Wall", "-Wno-unknown-pragmas"]);
     // Without it fmaf is the C library's, as exact and slow.
     #[cfg(target_arch = "x86_64")]
