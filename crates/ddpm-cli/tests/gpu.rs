@@ -40,7 +40,7 @@ const TINY: [&str; 14] = [
 fn training_sampling_and_predicting_run_on_the_gpu_and_agree_with_the_cpu() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let train = ["train", "--out", "run", "--steps", "3"];
+    let train = ["train", "--out", "run", "--steps", "3", "--precision", "strict"];
     let trained = ddpm(at, "").args(train).args(TINY).assert().code(0);
     trained.stderr(contains("GPU 0, CPU in a GPU's place, capability 8.0"));
     let state = std::fs::read_to_string(at.join("run/checkpoints/step-000003/state.json")).unwrap();

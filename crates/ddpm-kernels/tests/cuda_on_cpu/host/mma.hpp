@@ -29,8 +29,14 @@ constexpr int WARP = 32;
 struct Part {
   void *own = nullptr;
   bool done = true;
+  bool late = false;
 };
 inline thread_local Part parts[1024];
+
+// What each warp did together so far. Of four warps one at a time is late, for sixteen operations: so none goes in step
+// with the others for long, and what no barrier orders comes in another order.
+inline thread_local unsigned operations[1024 / WARP];
+inline bool is_late(unsigned warp) { return (operations[warp]++ / 16 + warp) % 4 == 0; }
 
 inline unsigned linear_thread() {
   const Position &p = position;
@@ -44,23 +50,31 @@ inline void refuse(Site site) {
 
 inline bool aligned(const void *p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
-// Waits for all lanes of the warp and calls `compute` once with what each of them gave.
+// Does for all lanes of a warp what they wait for.
 template <class Own, class Compute>
-void together(Site site, Own &own, Compute compute) {
-  Part *const warp = parts + linear_thread() / WARP * WARP;
-  Part &self = warp[linear_thread() % WARP];
-  self = {&own, false};
-  wait_for_warp(site, WarpOperation::synchronise, ~0u, 0, 0);
-  if (self.done) return;
+void finish_together(Site site, Part *warp, Compute compute) {
   Own *all[WARP];
+  const bool late = is_late(unsigned(warp - parts) / WARP);
   bool complete = true;
   for (int lane = 0; lane < WARP; ++lane) {
     complete &= !warp[lane].done;
     all[lane] = static_cast<Own *>(warp[lane].own);
     warp[lane].done = true;
+    warp[lane].late = late;
   }
   if (complete) compute(all);
   else refuse(site);
+}
+
+// Waits for all lanes of the warp and calls `compute` once with what each of them gave.
+template <class Own, class Compute>
+void together(Site site, Own &own, Compute compute) {
+  Part *const warp = parts + linear_thread() / WARP * WARP;
+  Part &self = warp[linear_thread() % WARP];
+  self = {&own, false, false};
+  wait_for_warp(site, WarpOperation::synchronise, ~0u, 0, 0);
+  if (!self.done) finish_together<Own>(site, warp, compute);
+  if (self.late) wait_for_warp(site, WarpOperation::synchronise, ~0u, 0, 0);
 }
 
 typedef float Floats8 __attribute__((vector_size(32)));
@@ -154,13 +168,22 @@ inline void multiply_add(float (&sums)[TILES][4], const unsigned (&a)[4], const 
   } own = {sums, a, b};
   together({"mma", file, line}, own, [](Own *const (&all)[WARP]) {
     float left[16][16];  // row, k
+    bool finite = true;
+    for (int lane = 0; lane < WARP; ++lane)
+      for (int i = 0; i < 4; ++i) {
+        const unsigned pair = all[lane]->a[i];
+        finite &= (pair & 0x7f80) != 0x7f80 && (pair >> 16 & 0x7f80) != 0x7f80;
+      }
     for (int lane = 0; lane < WARP; ++lane)
       for (int i = 0; i < 8; ++i) {
         const int row = lane / 4 + (i / 2 % 2 == 0 ? 0 : 8), k = lane % 4 * 2 + i % 2 + (i < 4 ? 0 : 8);
         left[row][k] = widened(all[lane]->a[i / 2] >> 16 * (i % 2));
       }
     for (int tile = 0; tile < TILES; ++tile) {
-      Floats8 right[16], total[16];  // k; row
+      unsigned any = 0;
+      for (int lane = 0; lane < WARP; ++lane) any |= all[lane]->b[tile][0] | all[lane]->b[tile][1];
+      if (any == 0 && finite) continue;  // columns that are not there
+      Floats8 right[16], total[16];      // k; row
       for (int lane = 0; lane < WARP; ++lane) {
         for (int i = 0; i < 4; ++i)
           right[lane % 4 * 2 + i % 2 + (i < 2 ? 0 : 8)][lane / 4] = widened(all[lane]->b[tile][i / 2] >> 16 * (i % 2));
