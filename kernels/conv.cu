@@ -273,17 +273,3 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     conv_weight_grad_1_f32(const float *dy, Operand x, float *partial, ConvShape s, u32 slice_images) {
   weight_grad<1, 8>(dy, x, partial, s, slice_images);
 }
-
-// grads[i] += the slices' sums: those of a group of 16 images from zero, the groups in order.
-extern "C" __global__ void add_slices_f32(const float *partial, float *grads, u64 len, u32 slices,
-                                          u32 slices_of_group) {
-  for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < len; i += (u64)gridDim.x * blockDim.x) {
-    float grad = grads[i];
-    for (u32 group = 0; group < slices; group += slices_of_group) {
-      float sum = 0.0f;
-      for (u32 slice = group; slice < min(slices, group + slices_of_group); ++slice) sum += partial[slice * len + i];
-      grad += sum;
-    }
-    grads[i] = grad;
-  }
-}

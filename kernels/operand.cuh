@@ -51,15 +51,14 @@ __device__ __forceinline__ void drop_out(const Operand &x, u32 image, u32 row, u
   const Address address = {x.seed, x.step, x.sample + image, x.purpose};
   const u64 element = ((u64)row * x.width + column) * x.channels + channel;
   const u32 block = (u32)(element / 4), lane = (u32)element & 3u;
-  const Floats u = random_uniforms(address, block);
-  Floats own = u;
-  if (lane != 0) {  // the four straddle two blocks
+  Floats own = random_uniforms(address, block);
+  if (lane != 0) {  // the four straddle two blocks: shifted by one, by two, or by both
     const Floats next = random_uniforms(address, block + 1);
+    float u[7] = {own.lane[0], own.lane[1], own.lane[2], own.lane[3], next.lane[0], next.lane[1], next.lane[2]};
 #pragma unroll
-    for (u32 i = 0; i < 4; ++i)
+    for (int i = 0; i < 6; ++i) u[i] = lane & 1u ? u[i + 1] : u[i];
 #pragma unroll
-      for (u32 j = 0; j < 8; ++j)
-        if (lane + i == j) own.lane[i] = j < 4 ? u.lane[j & 3] : next.lane[j & 3];
+    for (int i = 0; i < 4; ++i) own.lane[i] = lane & 2u ? u[i + 2] : u[i];
   }
 #pragma unroll
   for (int i = 0; i < 4; ++i) v.lane[i] = own.lane[i] >= x.probability ? v.lane[i] * x.keep : 0.0f;

@@ -6,7 +6,7 @@
 // so the bits do not depend on which tile an element is in.
 #pragma once
 
-#include "images.cuh"
+#include "matrix.cuh"
 
 // Shared memory whose size the launch gives.
 #ifndef DYNAMIC_SHARED
@@ -76,19 +76,6 @@ __device__ __forceinline__ void multiply(Sums &s, const float *a, const int (&of
       multiply_add(s.at[i], left[i].w, b_3);
     }
   }
-}
-
-// A matrix in memory, of which a block reads tiles; what lies outside is zero.
-struct Matrix {
-  const float *data;
-  u64 stride;  // from one row to the next
-  u32 rows, columns;
-};
-
-__device__ __forceinline__ Floats element(const Matrix &m, u32 row, u32 column) {
-  const int left = row < m.rows && column < m.columns ? (int)(m.columns - column) : 0;
-  const Floats zero = {{0.0f, 0.0f, 0.0f, 0.0f}};
-  return left > 0 ? load(m.data + row * m.stride + column, left < 4 ? left : 4) : zero;
 }
 
 // Copies [TILE, DEPTH] of a matrix to shared memory, rows PITCH apart.

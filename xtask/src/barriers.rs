@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 /// What orders threads.
-const BARRIERS: [&str; 2] = ["__syncthreads();", "__syncwarp();"];
+const BARRIERS: [&str; 3] = ["__syncthreads();", "__syncwarp();", "wait_for_copies<STAGES - 2>();"];
 
 /// A barrier in a file: the line's number, from 0.
 struct Barrier {

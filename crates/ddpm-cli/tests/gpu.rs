@@ -40,7 +40,7 @@ const TINY: [&str; 14] = [
 fn training_sampling_and_predicting_run_on_the_gpu_and_agree_with_the_cpu() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let train = ["train", "--out", "run", "--steps", "3"];
+    let train = ["train", "--out", "run", "--steps", "3", "--precision", "strict"];
     let trained = ddpm(at, "").args(train).args(TINY).assert().code(0);
     trained.stderr(contains("GPU 0, CPU in a GPU's place, capability 8.0"));
     let state = std::fs::read_to_string(at.join("run/checkpoints/step-000003/state.json")).unwrap();
@@ -70,9 +70,33 @@ fn doctor_examines_the_gpu() {
     let examined = ddpm(folder.path(), "memory=64000000").args(["doctor", "--json"]).assert().code(0);
     let out = String::from_utf8(examined.get_output().stdout.clone()).unwrap();
     let json: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
-    assert!(json["devices"][0]["checks"].as_array().unwrap().len() >= 18, "{out}");
+    let checks = json["devices"][0]["checks"].as_array().unwrap();
+    for precision in ["strict", "f32", "bf16"] {
+        let of = checks.iter().filter(|check| check["precision"] == precision).count();
+        assert!(of >= if precision == "strict" { 18 } else { 6 }, "{precision}: {out}");
+    }
     assert!(json["devices"][0]["bandwidth"]["copy"].as_f64().unwrap() > 0.0, "{out}");
     assert!(!out.contains("DIFFERS"), "{out}");
+}
+
+#[test]
+fn every_precision_runs_where_the_gpu_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let train = |settings: &str, precision: &str| {
+        let mut command = ddpm(at, settings);
+        command.args(["train", "--out", &format!("{precision}{settings}"), "--steps", "1", "--precision", precision]);
+        command.args(TINY).assert()
+    };
+    train("", "bf16").code(0).stderr(contains("capability 8.0, bf16"));
+    train("capability=75", "f32").code(0).stderr(contains("capability 7.5, f32"));
+    let reason = "has compute capability 7.5, and products of bf16 need 8.0 or more";
+    train("capability=75", "bf16").code(2).stderr(contains(reason));
+    let bench = ["bench", "--preset", "digits", "--quick", "--precision", "bf16", "--json"];
+    let measured = ddpm(at, "").args(bench).args(TINY).assert().code(0);
+    let out = String::from_utf8(measured.get_output().stdout.clone()).unwrap();
+    let json: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert!(json["train_images_per_s"].as_f64().unwrap() > 0.0, "{out}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ddpm_tensor::cuda::{Arguments, CudaBuffer, Launch};
 use ddpm_tensor::random::Address;
-use ddpm_tensor::{Cuda, Shape, Tensor, View};
+use ddpm_tensor::{Cuda, Precision, Shape, Tensor, View};
 
 use crate::adamw::AdamWStep;
 use crate::conv::Geometry;
@@ -162,6 +162,25 @@ impl Backend for Cuda {
         ema: &mut CudaBuffer,
     ) -> Result<()> {
         adamw::cuda::adamw(self, step, parameters, grads, m, v, ema)
+    }
+}
+
+/// How tensor cores see a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Numbers {
+    /// The nearest of bf16.
+    Rounded,
+    /// The sum of two of bf16.
+    Split,
+}
+
+/// On tensor cores, or (`None`) by multiply-adds of f32: a matter of precision and of what the GPU is.
+pub(crate) fn numbers(cuda: &Cuda) -> Option<Numbers> {
+    match cuda.precision() {
+        Precision::Strict => None,
+        _ if !cuda.info().multiplies_bf16() => None,
+        Precision::F32 => Some(Numbers::Split),
+        Precision::Bf16 => Some(Numbers::Rounded),
     }
 }
 

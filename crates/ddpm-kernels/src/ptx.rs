@@ -36,11 +36,44 @@ pub const ATTENTION: Module = Module {
     ],
 };
 
+/// [`crate::attention`] on tensor cores: for capability 8.0 and later.
+pub const ATTENTION_TENSOR: Module = Module {
+    name: "attention_tensor",
+    text: include_str!("../../../kernels/attention_tensor.ptx"),
+    kernels: &[
+        "attention_statistics_split",
+        "attention_grad_statistics_split",
+        "attention_split",
+        "attention_dv_split",
+        "attention_dq_split",
+        "attention_dk_split",
+    ],
+};
+
 /// [`crate::conv`] on CUDA.
 pub const CONV: Module = Module {
     name: "conv",
     text: include_str!("../../../kernels/conv.ptx"),
-    kernels: &["conv_f32", "conv_input_grad_f32", "conv_weight_grad_3_f32", "conv_weight_grad_1_f32", "add_slices_f32"],
+    kernels: &["conv_f32", "conv_input_grad_f32", "conv_weight_grad_3_f32", "conv_weight_grad_1_f32"],
+};
+
+/// [`crate::conv`] on tensor cores: for capability 8.0 and later.
+pub const CONV_TENSOR: Module = Module {
+    name: "conv_tensor",
+    text: include_str!("../../../kernels/conv_tensor.ptx"),
+    kernels: &[
+        "pack_weights_rounded",
+        "pack_weights_split",
+        "conv_rounded_64x64",
+        "conv_rounded_128x128",
+        "conv_split_64x64",
+        "conv_split_128x64",
+        "add_parts_f32",
+        "conv_weight_grad_3_rounded",
+        "conv_weight_grad_1_rounded",
+        "conv_weight_grad_3_split",
+        "conv_weight_grad_1_split",
+    ],
 };
 
 /// [`crate::loss`] on CUDA.
@@ -87,11 +120,13 @@ pub const SUMS: Module = Module {
         "scatter_rows_f32",
         "add_scaled_f32",
         "affine_f32",
+        "add_slices_f32",
     ],
 };
 
 /// Every module.
-pub const ALL: &[Module] = &[ADAMW, ATTENTION, CONV, LOSS, NOISE, OPERAND, POSTERIOR, STATISTICS, SUMS];
+pub const ALL: &[Module] =
+    &[ADAMW, ATTENTION, ATTENTION_TENSOR, CONV, CONV_TENSOR, LOSS, NOISE, OPERAND, POSTERIOR, STATISTICS, SUMS];
 
 impl From<Module> for Source {
     fn from(module: Module) -> Self {

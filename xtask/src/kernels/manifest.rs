@@ -24,6 +24,8 @@ pub(crate) struct Manifest {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Module {
+    /// The oldest architecture that it is for: `compute_75`.
+    pub(crate) architecture: String,
     /// Its kernels.
     pub(crate) kernels: Vec<String>,
     /// Its BLAKE3.
@@ -35,7 +37,8 @@ impl Module {
     pub(crate) fn of(ptx: &str) -> Self {
         let entries = ptx.lines().filter_map(|line| line.strip_prefix(".visible .entry "));
         let kernels = entries.map(|line| line.trim_end_matches('(').to_owned()).collect();
-        Self { kernels, ptx: hash(ptx) }
+        let target = ptx.lines().find_map(|line| line.strip_prefix(".target sm_")).unwrap_or("of unknown target");
+        Self { architecture: format!("compute_{target}"), kernels, ptx: hash(ptx) }
     }
 }
 

@@ -15,17 +15,19 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How every kernel is compiled. The oldest architecture that we support: a driver makes newer code of it. Of the
-/// others each keeps arithmetic as IEEE 754 has it, so that a GPU's bits are a CPU's; all but the first restate a
-/// default.
-const OPTIONS: [&str; 6] = [
-    "--gpu-architecture=compute_75",
-    "--fmad=false",
-    "--ftz=false",
-    "--prec-div=true",
-    "--prec-sqrt=true",
-    "--std=c++17",
-];
+/// How every kernel is compiled, besides its architecture: each option keeps arithmetic as IEEE 754 has it, so that a GPU's
+/// bits are a CPU's; all but the first restate a default.
+const OPTIONS: [&str; 5] = ["--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "--std=c++17"];
+
+/// The oldest architecture that we support: a driver makes newer code of it.
+const ARCHITECTURE: &str = "compute_75";
+/// Modules whose kernels use what only newer ones have: tensor cores for bf16 and asynchronous copies.
+const NEWER: [(&str, &str); 2] = [("attention_tensor", "compute_80"), ("conv_tensor", "compute_80")];
+
+/// What a module is compiled for.
+fn architecture(module: &str) -> &'static str {
+    NEWER.iter().find(|(name, _)| *name == module).map_or(ARCHITECTURE, |newer| newer.1)
+}
 
 /// How to build or check.
 #[derive(clap::Args)]
@@ -52,6 +54,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let folder = folder();
     if arguments.sass {
         let modules = check_hashes(&folder)?.modules.into_keys();
+        let modules = modules.map(|name| {
+            let of = architecture(&name);
+            (name, of)
+        });
         return sass::print(&folder, modules, arguments.ptxas.as_deref());
     }
     if !arguments.check {
@@ -118,7 +124,7 @@ fn build(folder: &Path, arguments: &Arguments) -> Result<()> {
         let ptx = if keep { before } else { variants::most_common(compile)? };
         fs::write(&file, &ptx).with_context(|| format!("writing {}", file.display()))?;
         let module = Module::of(&ptx);
-        println!("kernels/{name}.ptx: {}", module.kernels.join(", "));
+        println!("kernels/{name}.ptx ({}): {}", module.architecture, module.kernels.join(", "));
         modules.insert(name.clone(), module);
     }
     for stale in manifest::files(folder, &["ptx"])?.keys().filter_map(|file| file.strip_suffix(".ptx")) {
@@ -150,7 +156,9 @@ impl Units {
     }
 
     fn compile(&self, nvrtc: &Nvrtc, name: &str) -> Result<String> {
-        nvrtc.compile(self.sources.get(name).context("kernels/ holds no such .cu file")?, &self.headers, &OPTIONS)
+        let architecture = format!("--gpu-architecture={}", architecture(name));
+        let options: Vec<_> = std::iter::once(&*architecture).chain(OPTIONS).collect();
+        nvrtc.compile(self.sources.get(name).context("kernels/ holds no such .cu file")?, &self.headers, &options)
     }
 
     /// What the compiler calls itself in a PTX.
@@ -184,6 +192,9 @@ fn check_hashes(folder: &Path) -> Result<Manifest> {
         let Some(text) = ptx.get(&format!("{name}.ptx")) else { continue };
         if module.kernels != Module::of(text).kernels {
             wrong.push(format!("{name}.ptx holds other kernels than the manifest says"));
+        }
+        if module.architecture != architecture(name) || module.architecture != Module::of(text).architecture {
+            wrong.push(format!("{name}.ptx is for {}, not for {}", module.architecture, architecture(name)));
         }
         if compiler_of(text) != manifest.compiler {
             wrong.push(format!(

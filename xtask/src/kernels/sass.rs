@@ -1,6 +1,7 @@
 //! `cargo xtask build-kernels --sass`: what `ptxas` makes of the committed PTX, by architecture and kernel.
 
 use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,25 +18,34 @@ struct Usage {
     spilled: usize,
 }
 
-/// Prints a table of registers and static shared memory; a spill is an error.
-pub(super) fn print(folder: &Path, modules: impl Iterator<Item = String>, ptxas: Option<&Path>) -> Result<()> {
+/// Prints a table of registers and static shared memory of modules and what they are compiled for; a spill is an error.
+pub(super) fn print(
+    folder: &Path,
+    modules: impl Iterator<Item = (String, &'static str)>,
+    ptxas: Option<&Path>,
+) -> Result<()> {
     let ptxas = ptxas.map_or_else(|| PathBuf::from("ptxas"), Path::to_owned);
     let mut table =
         format!("| kernel | static shared memory | registers on {} |\n|---|---|---|\n", ARCHITECTURES.join(", "));
     let mut spills = Vec::new();
     let scratch = tempfile_name();
-    for module in modules {
-        let usages = ARCHITECTURES
-            .iter()
-            .map(|architecture| assemble(&ptxas, &folder.join(format!("{module}.ptx")), architecture, &scratch))
-            .collect::<Result<Vec<_>>>()?;
-        for (i, first) in usages[0].iter().enumerate() {
-            let row: Vec<_> = usages.iter().filter_map(|usages| usages.get(i)).collect();
-            for (usage, architecture) in row.iter().zip(ARCHITECTURES).filter(|(usage, _)| usage.spilled > 0) {
-                spills.push(format!("{} on {architecture}: {} bytes", usage.kernel, usage.spilled));
+    for (module, oldest) in modules {
+        let ptx = folder.join(format!("{module}.ptx"));
+        let mut rows: BTreeMap<String, (usize, Vec<String>)> = BTreeMap::new();
+        for (i, architecture) in ARCHITECTURES.iter().enumerate() {
+            if !runs(oldest, architecture) {
+                continue;
             }
-            let registers = row.iter().map(|usage| usage.registers.to_string()).collect::<Vec<_>>().join(", ");
-            writeln!(table, "| `{}` | {} | {registers} |", first.kernel, first.shared)?;
+            for usage in assemble(&ptxas, &ptx, architecture, &scratch)? {
+                if usage.spilled > 0 {
+                    spills.push(format!("{} on {architecture}: {} bytes", usage.kernel, usage.spilled));
+                }
+                let row = rows.entry(usage.kernel).or_insert((usage.shared, vec!["–".into(); ARCHITECTURES.len()]));
+                row.1[i] = usage.registers.to_string();
+            }
+        }
+        for (kernel, (shared, registers)) in rows {
+            writeln!(table, "| `{kernel}` | {shared} | {} |", registers.join(", "))?;
         }
     }
     let _ = std::fs::remove_file(&scratch);
@@ -43,6 +53,12 @@ pub(super) fn print(folder: &Path, modules: impl Iterator<Item = String>, ptxas:
     ensure!(spills.is_empty(), "kernels spill registers:\n  {}", spills.join("\n  "));
     println!("no kernel spills a register");
     Ok(())
+}
+
+/// Whether what is compiled for `oldest` (`compute_80`) runs on an architecture (`sm_75`).
+fn runs(oldest: &str, architecture: &str) -> bool {
+    let number = |name: &str| name.rsplit('_').next().and_then(|digits| digits.parse::<usize>().ok());
+    number(oldest) <= number(architecture)
 }
 
 fn tempfile_name() -> PathBuf {
@@ -56,9 +72,7 @@ fn assemble(ptxas: &Path, ptx: &Path, architecture: &str, out: &Path) -> Result<
         )?;
     let said = String::from_utf8_lossy(&result.stderr).into_owned() + &String::from_utf8_lossy(&result.stdout);
     ensure!(result.status.success(), "ptxas refuses {} for {architecture}:\n{said}", ptx.display());
-    let mut usages = usages(&said);
-    usages.sort_by(|a, b| a.kernel.cmp(&b.kernel));
-    Ok(usages)
+    Ok(usages(&said))
 }
 
 /// What `ptxas -v` says, kernel by kernel.
@@ -83,7 +97,13 @@ fn usages(said: &str) -> Vec<Usage> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Usage, usages};
+    use super::{Usage, runs, usages};
+
+    #[test]
+    fn code_for_newer_architectures_does_not_run_on_older_ones() {
+        assert!(runs("compute_75", "sm_75") && runs("compute_75", "sm_90") && runs("compute_80", "sm_86"));
+        assert!(!runs("compute_80", "sm_75"));
+    }
 
     #[test]
     fn what_ptxas_says_is_read() {

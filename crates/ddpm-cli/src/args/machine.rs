@@ -53,6 +53,6 @@ pub(crate) enum PrecisionName {
     Strict,
     /// f32 in and out, fast products between
     F32,
-    /// Products of bf16 values, summed in f32 (on CPUs with AMX or AVX512-BF16)
+    /// Products of bf16 values, summed in f32 (on CPUs with AMX or AVX512-BF16, on GPUs of capability 8.0 and later)
     Bf16,
 }

@@ -12,25 +12,40 @@ use crate::{
     failure::{Explain, Failure},
 };
 
-/// Refuses what has no engine yet, before anything is read or built.
+/// Refuses what cannot be had, before anything is read or built.
 pub(super) fn check(machine: &Machine) -> Result<()> {
-    if let DeviceName::Cuda(index) = machine.device {
-        let place = format!("--device cuda:{index}");
-        let info = cuda::probe().at(&place).next("--device cpu works everywhere")?;
-        if index >= info.devices {
-            let what = format!("there is no GPU {index}: this machine has {}", info.devices);
-            return Err(Failure::new(what).place(place).into());
+    isa(machine)?;
+    match machine.device {
+        DeviceName::Cuda(index) => {
+            let place = format!("--device cuda:{index}");
+            let info = cuda::probe().at(&place).next("--device cpu works everywhere")?;
+            if index >= info.devices {
+                let what = format!("there is no GPU {index}: this machine has {}", info.devices);
+                return Err(Failure::new(what).place(place).into());
+            }
+            Ok(())
         }
-        if machine.precision == Some(PrecisionName::Bf16) {
-            return Err(Failure::not_built("--precision bf16 on a GPU").next("--precision f32 works there").into());
-        }
+        DeviceName::Auto if cuda::probe().is_ok() => Ok(()),
+        DeviceName::Auto | DeviceName::Cpu => check_cpu(machine),
     }
+}
+
+/// Refuses bf16 on a CPU that has no products of it.
+fn check_cpu(machine: &Machine) -> Result<()> {
     let isa = isa(machine)?.unwrap_or_else(Isa::detect);
     if machine.precision == Some(PrecisionName::Bf16) && !isa.multiplies_bf16() {
         let what = format!("the instruction set {isa} has no products of bf16: AMX and AVX512-BF16 have them");
         return Err(Failure::usage(what).place("--precision bf16").next("--precision f32 works everywhere").into());
     }
     Ok(())
+}
+
+/// Why a GPU cannot compute in bf16, if it cannot.
+fn lacks_bf16(cuda: &Cuda) -> Option<String> {
+    let info = cuda.info();
+    let (major, minor) = info.capability;
+    (cuda.precision() == Precision::Bf16 && !info.multiplies_bf16())
+        .then(|| format!("{} has compute capability {major}.{minor}, and products of bf16 need 8.0 or more", info.name))
 }
 
 fn isa(machine: &Machine) -> Result<Option<Isa>> {
@@ -164,16 +179,24 @@ pub(super) fn open(machine: &Machine, default: Precision) -> Result<(Opened, Opt
         DeviceName::Cpu => None,
         DeviceName::Cuda(index) => {
             let cuda = Cuda::new(index, precision).at(format!("--device cuda:{index}"));
-            return Ok((Opened::Cuda(cuda.next("--device cpu works everywhere")?), None));
-        }
-        DeviceName::Auto if precision == Precision::Bf16 => {
-            Some("using the CPU: bf16 is not built for a GPU yet".to_owned())
+            let cuda = cuda.next("--device cpu works everywhere")?;
+            if let Some(reason) = lacks_bf16(&cuda) {
+                return Err(Failure::usage(reason)
+                    .place("--precision bf16")
+                    .next("--precision f32 works there")
+                    .into());
+            }
+            return Ok((Opened::Cuda(cuda), None));
         }
         DeviceName::Auto => match Cuda::new(0, precision) {
-            Ok(cuda) => return Ok((Opened::Cuda(cuda), None)),
+            Ok(cuda) => match lacks_bf16(&cuda) {
+                None => return Ok((Opened::Cuda(cuda), None)),
+                Some(reason) => Some(format!("using the CPU: {reason}")),
+            },
             Err(reason) => Some(format!("using the CPU: {reason}")),
         },
     };
+    check_cpu(machine)?;
     let threads = machine.threads.map(usize::from).or_else(threads_from_environment);
     let cpu = Cpu::new(CpuOptions { threads, isa: isa(machine)?, precision }).at("starting the CPU's threads")?;
     Ok((Opened::Cpu(cpu), why))

@@ -1,18 +1,57 @@
-//! Attention on CUDA; see `kernels/attention.cu`.
+//! Attention on CUDA; see `kernels/attention.cuh`.
 
 use bytemuck::{Pod, Zeroable};
 use ddpm_tensor::cuda::{Arguments, Launch};
 use ddpm_tensor::{Cuda, Device, Tensor, View};
 
-use crate::cuda::{small, view};
+use crate::KernelError;
+use crate::cuda::{numbers, small, view};
 use crate::error::expect;
-use crate::{KernelError, ptx};
+use crate::ptx::{self, Module};
 
-/// Rows and columns of a tile, and threads of a block (`kernels/tile.cuh`).
+/// Rows and columns of a tile, and threads of a block (`kernels/attention.cuh`).
 const TILE: usize = 64;
 const THREADS: u32 = 128;
 
-/// `Heads` in `kernels/attention.cu`.
+/// The kernels of one way to multiply.
+struct Kernels {
+    module: Module,
+    statistics: &'static str,
+    grad_statistics: &'static str,
+    o: &'static str,
+    dv: &'static str,
+    dq: &'static str,
+    dk: &'static str,
+}
+
+const MULTIPLY_ADDS: Kernels = Kernels {
+    module: ptx::ATTENTION,
+    statistics: "attention_statistics_f32",
+    grad_statistics: "attention_grad_statistics_f32",
+    o: "attention_f32",
+    dv: "attention_dv_f32",
+    dq: "attention_dq_f32",
+    dk: "attention_dk_f32",
+};
+
+/// On tensor cores numbers are split, in `bf16` too: there only convolutions and dense layers round them.
+const SPLIT: Kernels = Kernels {
+    module: ptx::ATTENTION_TENSOR,
+    statistics: "attention_statistics_split",
+    grad_statistics: "attention_grad_statistics_split",
+    o: "attention_split",
+    dv: "attention_dv_split",
+    dq: "attention_dq_split",
+    dk: "attention_dk_split",
+};
+
+impl Kernels {
+    fn of(cuda: &Cuda) -> &'static Self {
+        if numbers(cuda).is_some() { &SPLIT } else { &MULTIPLY_ADDS }
+    }
+}
+
+/// `Heads` in `kernels/attention.cuh`.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Heads {
@@ -76,14 +115,15 @@ pub(crate) fn attention(
     let plan = plan("attention", q, &[("k", k), ("v", v)], heads)?;
     let mut o = Tensor::alloc(cuda, q.shape())?;
     let Some(plan) = plan else { return Ok(o) };
+    let kernels = Kernels::of(cuda);
     let mut statistics = cuda.alloc(plan.statistics)?;
     let arguments = view(view(Arguments::new(), q), k).output(&mut statistics, 0).value(plan.heads).value(scale);
     // SAFETY: the arguments of the kernel in its order; q and k have one shape, and each query has its three numbers.
-    unsafe { cuda.launch(ptx::ATTENTION.into(), "attention_statistics_f32", plan.rows, &arguments) }?;
+    unsafe { cuda.launch(kernels.module.into(), kernels.statistics, plan.rows, &arguments) }?;
     let arguments = view(view(view(Arguments::new(), q), k), v).input(&statistics, 0);
     let arguments = arguments.output(o.view_mut().buffer(), 0).value(plan.heads).value(scale);
     // SAFETY: as above, for o too.
-    unsafe { cuda.launch(ptx::ATTENTION.into(), "attention_f32", plan.tiles, &arguments) }?;
+    unsafe { cuda.launch(kernels.module.into(), kernels.o, plan.tiles, &arguments) }?;
     Ok(o)
 }
 
@@ -102,19 +142,20 @@ pub(crate) fn attention_grad(
     let [mut dq, mut dk, mut dv] =
         [Tensor::alloc(cuda, shape)?, Tensor::alloc(cuda, shape)?, Tensor::alloc(cuda, shape)?];
     let Some(plan) = plan else { return Ok([dq, dk, dv]) };
+    let kernels = Kernels::of(cuda);
     let mut statistics = cuda.alloc(plan.statistics)?;
     let inputs = || view(view(view(view(Arguments::new(), q), k), v), d_o);
     let end = |arguments: Arguments| arguments.value(plan.heads).value(scale);
     let launch = |kernel, launch, arguments: Arguments| {
         // SAFETY: the calls below give the kernels' arguments in their order; all tensors have one shape, and each query
         // has its three numbers.
-        unsafe { cuda.launch(ptx::ATTENTION.into(), kernel, launch, &arguments) }
+        unsafe { cuda.launch(kernels.module.into(), kernel, launch, &arguments) }
     };
-    launch("attention_grad_statistics_f32", plan.rows, end(inputs().output(&mut statistics, 0)))?;
-    for (kernel, to) in [("attention_dq_f32", &mut dq), ("attention_dk_f32", &mut dk)] {
+    launch(kernels.grad_statistics, plan.rows, end(inputs().output(&mut statistics, 0)))?;
+    for (kernel, to) in [(kernels.dq, &mut dq), (kernels.dk, &mut dk)] {
         launch(kernel, plan.tiles, end(inputs().input(&statistics, 0).output(to.view_mut().buffer(), 0)))?;
     }
     let arguments = view(view(view(Arguments::new(), q), k), d_o).input(&statistics, 0);
-    launch("attention_dv_f32", plan.tiles, end(arguments.output(dv.view_mut().buffer(), 0)))?;
+    launch(kernels.dv, plan.tiles, end(arguments.output(dv.view_mut().buffer(), 0)))?;
     Ok([dq, dk, dv])
 }

@@ -4,12 +4,12 @@ use crate::support::{Compute, compare, normal};
 use ddpm_kernels::Backend;
 
 #[derive(Debug)]
-struct Case {
-    n: usize,
-    pixels: usize,
-    channels: usize,
-    heads: usize,
-    scale: f32,
+pub(crate) struct Case {
+    pub(crate) n: usize,
+    pub(crate) pixels: usize,
+    pub(crate) channels: usize,
+    pub(crate) heads: usize,
+    pub(crate) scale: f32,
 }
 
 impl Compute for Case {

@@ -8,24 +8,24 @@ use ddpm_tensor::{Tensor, View};
 
 /// Sizes and which options are on.
 #[derive(Debug, Clone, Copy)]
-struct Case {
-    n: usize,
-    h: usize,
-    w: usize,
+pub(crate) struct Case {
+    pub(crate) n: usize,
+    pub(crate) h: usize,
+    pub(crate) w: usize,
     /// Channels of the two parts; no second one if 0.
-    c: [usize; 2],
-    o: usize,
-    g: Geometry,
+    pub(crate) c: [usize; 2],
+    pub(crate) o: usize,
+    pub(crate) g: Geometry,
     /// Groups of the norm; none if 0.
-    groups: usize,
-    scale_shift: bool,
-    silu: bool,
-    dropout: f32,
-    nearest_2x: bool,
-    epilogue: bool,
+    pub(crate) groups: usize,
+    pub(crate) scale_shift: bool,
+    pub(crate) silu: bool,
+    pub(crate) dropout: f32,
+    pub(crate) nearest_2x: bool,
+    pub(crate) epilogue: bool,
 }
 
-const PLAIN: Case = Case {
+pub(crate) const PLAIN: Case = Case {
     n: 2,
     h: 5,
     w: 7,
@@ -174,7 +174,7 @@ fn images<B: Backend>(t: &Tensor<B>, from: usize, to: usize) -> View<'_, B> {
 }
 
 /// The gradient of 35 images is that of the first 32 and the last 3 in turn, to the bit.
-struct Halves(Geometry, usize);
+pub(crate) struct Halves(pub(crate) Geometry, pub(crate) usize);
 
 impl Compute for Halves {
     fn on<B: Backend<Elem = f32>>(&self, d: &B) -> Vec<(&'static str, Vec<f32>)> {

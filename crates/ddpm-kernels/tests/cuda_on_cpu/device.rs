@@ -95,7 +95,7 @@ fn arguments_that_are_not_the_kernels_are_refused_before_they_are_launched() {
     assert!(message.contains("it takes arguments of [8, 8, 4, 4, 8] bytes, but [4] came"), "{message}");
     let message = refused("affine", Arguments::new());
     assert!(message.contains("finding the kernel `affine` in `sums`"), "{message}");
-    let missing = Source { name: "missing", ptx: ".version 7.8\n.visible .entry none(\n)\n" };
+    let missing = Source { name: "missing", ptx: ".version 7.8\n.target sm_75\n.visible .entry none(\n)\n" };
     // SAFETY: never launched: the driver finds no such kernel.
     let error = unsafe { cuda.launch(missing, "none", Launch::over(1), &Arguments::new()) }.unwrap_err().to_string();
     assert!(error.contains("finding the kernel `none`: CUDA_ERROR_NOT_FOUND"), "{error}");

@@ -1,6 +1,7 @@
 //! Launches the kernels on the CPU: by name, or behind the stand-in driver.
 
 use crate::{driver_folder, stand_in};
+use ddpm_tensor::{Cuda, Precision};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::LazyLock;
 
@@ -83,12 +84,17 @@ struct Host {
 
 static HOST: LazyLock<Host> = LazyLock::new(Host::load);
 
-/// The kernels behind a driver's functions: a device that the whole way from [`Cuda`](ddpm_tensor::Cuda) on leads to.
+/// The kernels behind a driver's functions: a device that the whole way from [`Cuda`] on leads to.
 ///
 /// The library that was built calls itself `libcuda.so`, and what is loaded under a name is not looked for again.
-pub(crate) fn gpu() -> ddpm_tensor::Cuda {
+pub(crate) fn gpu() -> Cuda {
+    gpu_in(Precision::Strict)
+}
+
+/// The same, computing in another precision.
+pub(crate) fn gpu_in(precision: Precision) -> Cuda {
     LazyLock::force(&HOST);
-    ddpm_tensor::Cuda::new(0, ddpm_tensor::Precision::Strict).unwrap()
+    Cuda::new(0, precision).unwrap()
 }
 
 /// Asks something of this thread's stand-in driver: see `Settings` in `host/driver.cpp`.

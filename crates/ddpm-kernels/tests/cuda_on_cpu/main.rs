@@ -11,11 +11,13 @@ mod device;
 mod elementwise;
 mod harness;
 mod host;
+mod mma;
 mod noise;
 mod philox;
 mod posterior;
 mod stand_in;
 mod streams;
 mod support;
+mod tensor;
 
 use stand_in::folder as driver_folder;

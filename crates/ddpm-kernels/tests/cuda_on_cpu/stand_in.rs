@@ -33,6 +33,20 @@ const PLANTED_RACES: [&str; 12] = [
     "vectors",
 ];
 
+/// The kernels of `host/mma_probe.cu`.
+const MMA_PROBES: [&str; 10] = [
+    "mma_probe",
+    "load_probe_1",
+    "load_probe_2",
+    "load_probe_4",
+    "load_probe_1_turned",
+    "load_probe_2_turned",
+    "load_probe_4_turned",
+    "copy_probe",
+    "half_a_warp",
+    "parts_probe",
+];
+
 /// The folder in which the library lies, built if need be.
 #[allow(dead_code)] // not by every test program that includes this file
 pub(crate) fn folder() -> &'static Path {
@@ -58,12 +72,17 @@ fn build(checked: bool) -> PathBuf {
     let kernels = std::env::var_os("DDPM_KERNELS").map_or_else(|| root.join("kernels"), PathBuf::from);
     let compiler = compiler();
     // -ffp-contract=off is what --fmad=false is to NVRTC: no product and sum become an fma that is not written.
-    let mut options = vec!["-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"];
+    let mut options = vec!["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"];
     options.extend(["-fno-math-errno", "-Wall", "-Wno-unknown-pragmas"]);
     // Without it fmaf is the C library's, as exact and slow.
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("fma") {
         options.push("-mfma");
+    }
+    // products of tensor cores take eight columns at a time
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        options.push("-mavx2");
     }
     let unit = |name: &str, exports: &[&str]| {
         let mut unit = format!("#include \"cuda_on_cpu.h\"\n#include \"{name}.cu\"\n");
@@ -86,6 +105,7 @@ fn build(checked: bool) -> PathBuf {
     }
     units.push(unit("planted", &PLANTED));
     units.push(unit("philox_probe", &["philox_probe"]));
+    units.push(unit("mma_probe", &MMA_PROBES));
     units.extend(ptx::ALL.iter().map(|module| unit(module.name, module.kernels)));
 
     let mut hasher = DefaultHasher::new();
@@ -93,8 +113,9 @@ fn build(checked: bool) -> PathBuf {
     for folder in [&host, &kernels] {
         let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
-        for file in
-            files.iter().filter(|f| f.extension().is_some_and(|e| ["cu", "cuh", "h", "cpp"].iter().any(|x| e == *x)))
+        for file in files
+            .iter()
+            .filter(|f| f.extension().is_some_and(|e| ["cu", "cuh", "h", "hpp", "cpp"].iter().any(|x| e == *x)))
         {
             fs::read(file).unwrap().hash(&mut hasher);
         }

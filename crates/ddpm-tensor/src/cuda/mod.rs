@@ -56,6 +56,13 @@ pub struct DeviceInfo {
     pub multiprocessors: usize,
 }
 
+impl DeviceInfo {
+    /// Whether it has products of bf16: capability 8.0 (Ampere) or more.
+    pub fn multiplies_bf16(&self) -> bool {
+        self.capability >= (8, 0)
+    }
+}
+
 /// A driver's refusal with what was asked of it.
 fn failure(what: &str, error: DriverError) -> TensorError {
     let name = error.error_name().map_or_else(|_| format!("{:?}", error.0), |n| n.to_string_lossy().into_owned());

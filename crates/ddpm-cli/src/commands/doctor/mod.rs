@@ -74,7 +74,11 @@ fn examine(output: Output, index: usize, failures: &mut Vec<String>) -> Result<V
         bytes(info.memory as u64)
     ))?;
     let begun = Instant::now();
-    let checks = self_test::compare(&cuda).at(place())?;
+    let mut checks = self_test::compare(&cuda).at(place())?;
+    let others = if info.multiplies_bf16() { &[Precision::F32, Precision::Bf16][..] } else { &[] };
+    for &precision in others {
+        checks.extend(self_test::compare(&Cuda::new(index, precision).at(place())?).at(place())?);
+    }
     output.result(&format!(
         "self-test         {} operations against the CPU, {:.1} s",
         checks.len(),
@@ -82,10 +86,14 @@ fn examine(output: Output, index: usize, failures: &mut Vec<String>) -> Result<V
     ))?;
     for check in &checks {
         let verdict = if check.passes() { "agrees" } else { "DIFFERS" };
-        output.result(&format!("  {:<28}{verdict}, relative error {:.1e}", check.name, check.error))?;
+        let name = format!("{}, {}", check.name, check.precision);
+        output.result(&format!("  {name:<36}{verdict}, relative error {:.1e}", check.error))?;
         if !check.passes() {
-            failures.push(format!("GPU {index} differs from the CPU in {} by {:.1e}", check.name, check.error));
+            failures.push(format!("GPU {index} differs from the CPU in {name} by {:.1e}", check.error));
         }
+    }
+    if others.is_empty() {
+        output.result("  no tensor cores for bf16: --precision f32 computes as strict does")?;
     }
     let bandwidths = bandwidths(&cuda).at(place())?;
     for (name, bandwidth) in bandwidths {
@@ -96,7 +104,9 @@ fn examine(output: Output, index: usize, failures: &mut Vec<String>) -> Result<V
         "name": info.name,
         "capability": format!("{major}.{minor}"),
         "memory": info.memory,
-        "checks": checks.iter().map(|check| json!({ "name": check.name, "error": check.error })).collect::<Vec<_>>(),
+        "checks": checks.iter().map(|check| json!({
+            "name": check.name, "precision": check.precision.to_string(), "error": check.error
+        })).collect::<Vec<_>>(),
         "bandwidth": bandwidths.iter().map(|(name, b)| ((*name).to_owned(), json!(b))).collect::<serde_json::Map<_, _>>(),
     }))
 }

@@ -31,6 +31,7 @@ enum : Code {
   no_device = 100,
   invalid_device = 101,
   invalid_context = 201,
+  invalid_ptx = 218,
   unsupported_ptx = 222,
   not_found = 500,
   not_ready = 600,
@@ -40,7 +41,7 @@ enum : Code {
 
 // What the tests ask of this thread's driver, or (as `DDPM_STAND_IN="driver=11070 memory=1000000"`) of a program's.
 struct Settings {
-  int devices = 1, driver = 12040, capability = 80;
+  int devices = 1, driver = 12040, capability = 80, multiprocessors = 1;
   size_t memory = size_t(8) << 30;
   long allocations = -1;  // that succeed before one is refused; -1: all
   long launches = -1;     // likewise
@@ -54,6 +55,7 @@ void set(Settings &s, const std::string &name, long value) {
   if (name == "devices") s.devices = int(value);
   if (name == "driver") s.driver = int(value);
   if (name == "capability") s.capability = int(value);
+  if (name == "multiprocessors") s.multiprocessors = int(value);
   if (name == "memory") s.memory = size_t(value);
   if (name == "allocations") s.allocations = value;
   if (name == "launches") s.launches = value;
@@ -233,7 +235,7 @@ DRIVER cuDeviceTotalMem_v2(size_t *bytes, int) {
 }
 DRIVER cuDeviceGetAttribute(int *value, int attribute, int) {
   switch (attribute) {
-    case 16: *value = 1; break;                            // multiprocessors
+    case 16: *value = settings().multiprocessors; break;
     case 75: *value = settings().capability / 10; break;   // major
     case 76: *value = settings().capability % 10; break;   // minor
     case 115: *value = 1; break;                           // memory pools
@@ -262,6 +264,7 @@ DRIVER cuGetErrorName(Code code, const char **name) {
     case out_of_memory: *name = "CUDA_ERROR_OUT_OF_MEMORY"; break;
     case invalid_device: *name = "CUDA_ERROR_INVALID_DEVICE"; break;
     case invalid_context: *name = "CUDA_ERROR_INVALID_CONTEXT"; break;
+    case invalid_ptx: *name = "CUDA_ERROR_INVALID_PTX"; break;
     case unsupported_ptx: *name = "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"; break;
     case not_found: *name = "CUDA_ERROR_NOT_FOUND"; break;
     case illegal_address: *name = "CUDA_ERROR_ILLEGAL_ADDRESS"; break;
@@ -445,6 +448,8 @@ DRIVER cuModuleLoadData(void **module, const void *image) {
   NEEDS_CONTEXT;
   const char *text = static_cast<const char *>(image);
   if (settings().ptx == 0 || !strstr(text, ".version 7.8")) return unsupported_ptx;
+  const char *target = strstr(text, ".target sm_");
+  if (!target || atoi(target + strlen(".target sm_")) > settings().capability) return invalid_ptx;
   *module = new Module{text};
   return success;
 }

@@ -1,0 +1,173 @@
+//! Convolutions on CUDA: by multiply-adds of f32, or on tensor cores; tiles of the result are chosen here, by the shape alone.
+
+mod strict;
+mod tensor;
+
+use std::ops::Range;
+
+use ddpm_tensor::cuda::{Arguments, CudaBuffer, Launch};
+use ddpm_tensor::{Cuda, Shape, Tensor, View};
+
+use super::Geometry;
+use crate::cuda::{Numbers, numbers, range_of};
+use crate::error::expect;
+use crate::operand::cuda::{is_stored, pull};
+use crate::sums::GROUP;
+use crate::{Epilogue, KernelError, Operand, Output, Pulled, ptx, statistics};
+
+/// Shared memory that every GPU gives a block.
+const SHARED_BYTES: usize = 48 * 1024;
+/// Pixels that a slice of the weights' gradient sums, where a group of images has as many.
+const SLICE_PIXELS: usize = 4096;
+
+/// Products of so few channels are a small part of a network, and rounding is a large part of their error.
+const ROUNDED_FROM: usize = 16;
+
+/// How a product from `c` channels to `o`, and its gradients, see numbers.
+fn numbers_of(cuda: &Cuda, c: usize, o: usize) -> Option<Numbers> {
+    let few = c.min(o) < ROUNDED_FROM;
+    numbers(cuda).map(|numbers| if few { Numbers::Split } else { numbers })
+}
+
+/// What of the operand a result reads: `kernel`² pixels from `stride` times its own − `before` on; the operand has
+/// `dilate` − 1 zeros between its pixels.
+#[derive(Debug, Clone, Copy)]
+struct Taps {
+    kernel: usize,
+    stride: usize,
+    before: usize,
+    dilate: usize,
+}
+
+impl Taps {
+    fn of(g: Geometry) -> Self {
+        Self { kernel: g.kernel, stride: g.stride, before: g.before(), dilate: 1 }
+    }
+
+    /// Those of the input's gradient, whose operand is dy and whose weights are flipped.
+    fn turned(g: Geometry) -> Self {
+        Self { kernel: g.kernel, stride: 1, before: g.kernel - 1 - g.before(), dilate: g.stride }
+    }
+
+    /// Pixels of the operand along a side that `results` pixels read.
+    fn halo(self, results: usize) -> usize {
+        (results - 1) * self.stride + self.kernel
+    }
+}
+
+/// Images, height and width of a tile of at most `rows` results of images of `h` by `w`, all powers of two, the largest
+/// that `fits`.
+fn tile_sides([h, w]: [usize; 2], rows: usize, most_images: usize, fits: impl Fn([usize; 3]) -> bool) -> [usize; 3] {
+    let height = h.next_power_of_two().min(8);
+    let width = w.next_power_of_two().min(rows / height);
+    let height = h.next_power_of_two().min(rows / width);
+    let mut sides = [(rows / width / height).min(most_images), height, width];
+    // tiny images under a large kernel have more halo than image: fewer rows then
+    while !fits(sides) {
+        let longest = if sides[0] > 1 { 0 } else { 1 };
+        sides[longest] /= 2;
+    }
+    sides
+}
+
+/// Images of a slice of the weights' gradient: a matter of one image's shape.
+fn slice_images(pixels: usize, tile_images: usize) -> usize {
+    (SLICE_PIXELS / pixels).max(1).next_power_of_two().min(GROUP).max(tile_images)
+}
+
+/// [`Backend::conv`](crate::Backend::conv).
+pub(crate) fn conv(
+    cuda: &Cuda,
+    x: &Operand<'_, Cuda>,
+    w: View<'_, Cuda>,
+    g: Geometry,
+    e: &Epilogue<'_, Cuda>,
+) -> Result<Output<Cuda>, KernelError> {
+    const OPERATION: &str = "conv";
+    x.check(OPERATION)?;
+    let [n, h, width, c] = x.size();
+    let o = w.shape().nhwc()[3];
+    expect(OPERATION, "the weight", [g.kernel, g.kernel, c, o], w.shape())?;
+    let (out_h, out_w) = g.output(h, width)?;
+    let size = [n, out_h, out_w, o];
+    e.check(OPERATION, size)?;
+    let mut y = Tensor::alloc(cuda, size)?;
+    if !y.shape().is_empty() {
+        match numbers_of(cuda, c, o) {
+            None => strict::conv(cuda, x, w, Taps::of(g), e, &mut y)?,
+            Some(numbers) => tensor::product(OPERATION, cuda, numbers, x, (w, false), Taps::of(g), e, &mut y)?,
+        }
+    }
+    let statistics = if e.statistics { Some(statistics::cuda::channels(cuda, y.view())?) } else { None };
+    Ok(Output { y, statistics })
+}
+
+/// [`Backend::conv_input_grad`](crate::Backend::conv_input_grad).
+pub(crate) fn input_grad(
+    cuda: &Cuda,
+    dy: View<'_, Cuda>,
+    w: View<'_, Cuda>,
+    g: Geometry,
+    x: &Operand<'_, Cuda>,
+) -> Result<Pulled<Cuda>, KernelError> {
+    const OPERATION: &str = "conv_input_grad";
+    x.check(OPERATION)?;
+    let size @ [n, h, width, c] = x.size();
+    let o = w.shape().nhwc()[3];
+    expect(OPERATION, "the weight", [g.kernel, g.kernel, c, o], w.shape())?;
+    let (out_h, out_w) = g.output(h, width)?;
+    expect(OPERATION, "dy", [n, out_h, out_w, o], dy.shape())?;
+    let mut dv = Tensor::alloc(cuda, size)?;
+    if !dv.shape().is_empty() {
+        let dy = Operand::plain(dy.reshape([n, out_h, out_w, o])?);
+        let taps = Taps::turned(g);
+        match numbers_of(cuda, c, o) {
+            None => strict::input_grad(cuda, &dy, w, taps, &mut dv)?,
+            Some(numbers) => {
+                let e = Epilogue::default();
+                tensor::product(OPERATION, cuda, numbers, &dy, (w, true), taps, &e, &mut dv)?;
+            }
+        }
+    }
+    if is_stored(x) { Ok(Pulled { g: dv, sums: None }) } else { pull(cuda, dv.view(), x) }
+}
+
+/// Sums of slices of images, `[slices, taps, C, O]`.
+struct Slices {
+    partial: CudaBuffer,
+    count: usize,
+    /// Images of each.
+    images: usize,
+}
+
+/// [`Backend::conv_weight_grad`](crate::Backend::conv_weight_grad).
+pub(crate) fn weight_grad(
+    cuda: &Cuda,
+    dy: View<'_, Cuda>,
+    x: &Operand<'_, Cuda>,
+    g: Geometry,
+    grads: &mut CudaBuffer,
+    dw: Range<usize>,
+) -> Result<(), KernelError> {
+    const OPERATION: &str = "conv_weight_grad";
+    x.check(OPERATION)?;
+    let [n, h, width, c] = x.size();
+    let o = dy.shape().nhwc()[3];
+    let (out_h, out_w) = g.output(h, width)?;
+    expect(OPERATION, "dy", [n, out_h, out_w, o], dy.shape())?;
+    let len = g.kernel * g.kernel * c * o;
+    expect(OPERATION, "the range of the weight's gradient", [len], Shape::from([dw.len()]))?;
+    range_of(grads, &dw)?;
+    if len * n * out_h * out_w == 0 {
+        return Ok(());
+    }
+    let slices = match numbers_of(cuda, c, o) {
+        None => strict::weight_grad(cuda, dy, x, Taps::of(g))?,
+        Some(numbers) => tensor::weight_grad(cuda, numbers, dy, x, Taps::of(g))?,
+    };
+    let arguments = Arguments::new().input(&slices.partial, 0).output(grads, dw.start).value(len as u64);
+    let arguments = arguments.value(slices.count as u32).value((GROUP / slices.images) as u32);
+    // SAFETY: the arguments of the kernel in its order; the range has `len` elements, the partial sums as many a slice.
+    unsafe { cuda.launch(ptx::SUMS.into(), "add_slices_f32", Launch::over(len), &arguments) }?;
+    Ok(())
+}
