@@ -4,8 +4,8 @@
 //! barriers` takes them out of the source instead.
 
 use crate::checker;
-use crate::grid::GRID;
-use crate::host::{Schedule, ask_for, gpu};
+use crate::grid::{GRID, devices};
+use crate::host::{Schedule, ask_for};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -35,20 +35,20 @@ fn in_sources() -> Vec<String> {
 
 #[test]
 fn no_barrier_can_be_left_out() {
-    let gpu = gpu();
     ask_for(Schedule::Forward);
     let barriers = in_sources();
     assert!(barriers.len() > 10);
     let mut missed: Vec<&str> = barriers.iter().map(String::as_str).collect();
-    for case in GRID.iter() {
-        case.run(&gpu);
+    let gpus = devices();
+    for (gpu, case) in gpus.iter().flat_map(|gpu| GRID.iter().map(move |case| (gpu, case))) {
+        case.run(gpu);
         let passed = checker::barriers();
         missed.retain(|barrier| {
             if !passed.iter().any(|p| p.split(' ').next() == Some(barrier)) {
                 return true; // no kernel of this case has it
             }
             checker::ignore(barrier);
-            case.run(&gpu);
+            case.run(gpu);
             checker::ignore("");
             checker::races().is_empty()
         });

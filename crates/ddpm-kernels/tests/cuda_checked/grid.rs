@@ -1,13 +1,14 @@
 //! Every kernel of every operation, over shapes that take each of its ways: more than one tile, slice, part and group, edges
 //! within a tile, channels that four does not divide.
 
+use crate::host;
 use ddpm_kernels::adamw::AdamWStep;
 use ddpm_kernels::conv::{Geometry, Padding};
 use ddpm_kernels::loss::LossKind;
 use ddpm_kernels::posterior::StepCoefficients;
 use ddpm_kernels::{Backend, Dropout, Epilogue, Norm, Operand, Parts};
 use ddpm_tensor::random::{Address, Purpose};
-use ddpm_tensor::{Cuda, Device, Shape, Tensor};
+use ddpm_tensor::{Cuda, Device, Precision, Shape, Tensor};
 use std::sync::LazyLock;
 
 /// An operation with its derivative, and its sizes.
@@ -69,6 +70,15 @@ pub(crate) static GRID: LazyLock<[Case; 13]> = LazyLock::new(|| {
         Case::Elements { n: 3, elements: 4099, parameters: 70_001 },
     ]
 });
+
+/// Precisions whose kernels are other ones.
+const PRECISIONS: [Precision; 1] = [Precision::Strict];
+
+/// A device for each of them.
+pub(crate) fn devices() -> Vec<Cuda> {
+    drop(host::gpu()); // loads the driver
+    PRECISIONS.iter().map(|&precision| Cuda::new(0, precision).unwrap()).collect()
+}
 
 /// Standard normal numbers, others for each `stream`.
 fn normal(device: &Cuda, stream: u64, shape: impl Into<Shape>) -> Tensor<Cuda> {

@@ -3,8 +3,7 @@
 //! What costs more stands in a table of `docs/gpu.md` with its reason, and nothing else may.
 
 use crate::checker::{Count, counts};
-use crate::grid::{Case, Conv};
-use crate::host::gpu;
+use crate::grid::{Case, Conv, devices};
 use ddpm_kernels::conv::{Geometry, Padding};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -108,8 +107,9 @@ fn exceptions() -> Vec<Exception> {
 
 #[test]
 fn hot_loops_waste_nothing() {
-    let gpu = gpu();
-    let all = accesses(&counts(|| shapes().iter().for_each(|case| case.run(&gpu))));
+    let gpus = devices();
+    let run = || gpus.iter().for_each(|gpu| shapes().iter().for_each(|case| case.run(gpu)));
+    let all = accesses(&counts(run));
     let exceptions = exceptions();
     let mut used = vec![false; exceptions.len()];
     let mut wasteful = String::new();

@@ -135,12 +135,16 @@ void block_barrier(Site site) {
   if (checker->counting) checker->requests.flush();
 }
 void warp_barrier(Site site, size_t first_thread, uint32_t lanes) {
-  if (counts(*checker, site)) checker->races.warp_barrier(first_thread, lanes);
+  // what else the lanes of a warp do together orders no memory
+  if (strcmp(site.operation, "__syncwarp") == 0 && counts(*checker, site)) checker->races.warp_barrier(first_thread, lanes);
 }
 void block_ends() {
   if (checker->counting) checker->requests.flush();
 }
 void launch_ends() { checker->active = false; }
+
+void loads(const void *from, size_t bytes, void *caller) { accessed(from, bytes, false, caller); }
+void stores(const void *to, size_t bytes, void *caller) { accessed(to, bytes, true, caller); }
 
 void move(void *to, const void *from, size_t bytes) {
   accessed(from, bytes, false, __builtin_return_address(0));

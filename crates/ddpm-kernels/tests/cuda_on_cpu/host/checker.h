@@ -29,6 +29,11 @@ void launch_ends();
 void kernel_begins();
 void kernel_ends();
 
+// From what stands for an instruction that the compiler does not see: the thread under way loads or stores so many bytes, in
+// the kernel's line that called (`__builtin_return_address(0)` of a function that is UNCHECKED).
+void loads(const void *from, size_t bytes, void *caller);
+void stores(const void *to, size_t bytes, void *caller);
+
 // Copies a vector, a load and a store of `bytes` in one.
 void move(void *to, const void *from, size_t bytes);
 
@@ -61,6 +66,8 @@ inline void block_ends() {}
 inline void launch_ends() {}
 inline void kernel_begins() {}
 inline void kernel_ends() {}
+inline void loads(const void *, size_t, void *) {}
+inline void stores(const void *, size_t, void *) {}
 #define CUDA_ON_CPU_VECTOR(Type)
 #define CUDA_ON_CPU_UNCHECKED
 
