@@ -129,7 +129,6 @@ impl Case {
             .collect();
         let (gradient, whose) = worst_gradient(&compared);
         let (output, input) = (relative(&y, &y_cpu), relative(&dx, &dx_cpu));
-        println!("{what}: output {output:.1e}, input's gradient {input:.1e}, {whose} {gradient:.1e}");
         assert!(output <= bounds.output, "{what}: output {output:.1e}");
         assert!(input <= bounds.gradient, "{what}: input's gradient {input:.1e}");
         assert!(gradient <= bounds.gradient, "{what}: {whose} {gradient:.1e}");

@@ -21,7 +21,6 @@ fn compare_all(cases: impl IntoIterator<Item = Case>) {
             *largest = largest.max(compare_on(&gpu_in(precision), &ONE, &what, bound, &case));
         }
     }
-    println!("largest differences: {:.1e} and {:.1e}", largest[0], largest[1]);
     // what is rounded differs: else another kernel computed it
     assert!(largest[1] > 5e-4, "{largest:?}");
 }
@@ -141,7 +140,6 @@ fn attention_agrees() {
         // in `bf16` too numbers are split
         let differences = [Precision::F32, Precision::Bf16]
             .map(|precision| compare_on(&gpu_in(precision), &ONE, &format!("{precision}, {case:?}"), 8e-6, &case));
-        println!("{case:?}: {differences:.2?}");
         assert!(differences[0] > 0.0 && differences[0].to_bits() == differences[1].to_bits());
     }
 }

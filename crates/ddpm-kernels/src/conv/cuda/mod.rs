@@ -64,8 +64,8 @@ fn tile_sides([h, w]: [usize; 2], rows: usize, most_images: usize, fits: impl Fn
     let mut sides = [(rows / width / height).min(most_images), height, width];
     // tiny images under a large kernel have more halo than image: fewer rows then
     while !fits(sides) {
-        let longest = if sides[0] > 1 { 0 } else { 1 };
-        sides[longest] /= 2;
+        let [images, height, _] = &mut sides;
+        *if *images > 1 { images } else { height } /= 2;
     }
     sides
 }
