@@ -53,7 +53,7 @@ pub(crate) struct Conv {
 const CONV: Conv = Conv { n: 2, h: 9, w: 5, c: [36, 0], o: 70, g: Geometry::THREE, groups: 4, enlarge: false };
 
 /// Small, and enough of them.
-pub(crate) static GRID: LazyLock<[Case; 13]> = LazyLock::new(|| {
+pub(crate) static GRID: LazyLock<[Case; 14]> = LazyLock::new(|| {
     [
         Case::Conv(CONV),
         Case::Conv(Conv { n: 18, h: 2, w: 3, c: [5, 18], o: 6, groups: 1, ..CONV }),
@@ -63,6 +63,7 @@ pub(crate) static GRID: LazyLock<[Case; 13]> = LazyLock::new(|| {
         Case::Conv(Conv { h: 7, w: 8, c: [32, 0], g: Geometry::down(Padding::End), groups: 8, ..CONV }),
         Case::Conv(Conv { n: 1, h: 9, w: 16, c: [68, 0], g: Geometry::ONE, groups: 4, ..CONV }),
         Case::Conv(Conv { n: 70, h: 1, w: 1, c: [40, 0], g: Geometry::ONE, groups: 0, ..CONV }),
+        Case::Conv(Conv { n: 1, h: 4, w: 4, c: [132, 0], o: 9, groups: 0, ..CONV }),
         Case::Attention { n: 1, pixels: 70, channels: 72, heads: 1 },
         Case::Attention { n: 2, pixels: 9, channels: 40, heads: 2 },
         Case::Sums { n: 3, pixels: 1100, channels: 34 },
@@ -72,7 +73,7 @@ pub(crate) static GRID: LazyLock<[Case; 13]> = LazyLock::new(|| {
 });
 
 /// Precisions whose kernels are other ones.
-const PRECISIONS: [Precision; 1] = [Precision::Strict];
+const PRECISIONS: [Precision; 3] = [Precision::Strict, Precision::F32, Precision::Bf16];
 
 /// A device for each of them.
 pub(crate) fn devices() -> Vec<Cuda> {

@@ -7,17 +7,18 @@
 #pragma once
 
 #include <cstring>
-#include <deque>
 #include <vector>
 
 #include "cuda_on_cpu.h"
 
 struct alignas(8) uint2 {
   unsigned x, y;
+  CUDA_ON_CPU_VECTOR(uint2)
 };
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
+  CUDA_ON_CPU_VECTOR(uint4)
 };
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
@@ -36,15 +37,15 @@ inline thread_local Part parts[1024];
 // What each warp did together so far. Of four warps one at a time is late, for sixteen operations: so none goes in step
 // with the others for long, and what no barrier orders comes in another order.
 inline thread_local unsigned operations[1024 / WARP];
-inline bool is_late(unsigned warp) { return (operations[warp]++ / 16 + warp) % 4 == 0; }
+CUDA_ON_CPU_UNCHECKED inline bool is_late(unsigned warp) { return (operations[warp]++ / 16 + warp) % 4 == 0; }
 
-inline unsigned linear_thread() {
+CUDA_ON_CPU_UNCHECKED inline unsigned linear_thread() {
   const Position &p = position;
   return p.thread.x + p.block_size.x * (p.thread.y + p.block_size.y * p.thread.z);
 }
 
 // Reports what a thread did wrong, in the words of the site's operation, and ends the launch.
-inline void refuse(Site site) {
+CUDA_ON_CPU_UNCHECKED inline void refuse(Site site) {
   wait_for_warp(site, WarpOperation::synchronise, ~(1u << lane()), 0, 0);  // a mask without this lane is an error
 }
 
@@ -52,7 +53,7 @@ inline bool aligned(const void *p) { return reinterpret_cast<uintptr_t>(p) % 16 
 
 // Does for all lanes of a warp what they wait for.
 template <class Own, class Compute>
-void finish_together(Site site, Part *warp, Compute compute) {
+CUDA_ON_CPU_UNCHECKED void finish_together(Site site, Part *warp, Compute compute) {
   Own *all[WARP];
   const bool late = is_late(unsigned(warp - parts) / WARP);
   bool complete = true;
@@ -68,7 +69,7 @@ void finish_together(Site site, Part *warp, Compute compute) {
 
 // Waits for all lanes of the warp and calls `compute` once with what each of them gave.
 template <class Own, class Compute>
-void together(Site site, Own &own, Compute compute) {
+CUDA_ON_CPU_UNCHECKED void together(Site site, Own &own, Compute compute) {
   Part *const warp = parts + linear_thread() / WARP * WARP;
   Part &self = warp[linear_thread() % WARP];
   self = {&own, false, false};
@@ -86,7 +87,7 @@ inline Ints8 choose(Ints8 mask, Ints8 yes, Ints8 no) { return (mask & yes) | (~m
 
 // sum + products[0] + .. + products[7] in eight columns: all shifted to the largest exponent and cut off, added exactly, and
 // cut off again.
-inline Floats8 add_products(Floats8 sum, const Floats8 (&products)[8]) {
+CUDA_ON_CPU_UNCHECKED inline Floats8 add_products(Floats8 sum, const Floats8 (&products)[8]) {
   const Ints8 exponent = Ints8{} + 0x7f800000, magnitude = Ints8{} + 0x7fffffff;
   Ints8 largest = bits_of(sum) & magnitude;
 #pragma GCC unroll 8
@@ -127,23 +128,31 @@ inline unsigned rounded(float x) {
   return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-// Copies that a thread began, by group; the last group is open.
+// A copy that a thread began, and the number of its group.
 struct Copy {
   void *to;
   const void *from;
+  unsigned group;
 };
-inline thread_local std::deque<std::vector<Copy>> copies[1024];
+// The copies of a thread that have not landed, from `first` to before `end`, in a ring; `group` is the one that is open.
+struct Copies {
+  static constexpr unsigned MOST = 256;
+  Copy of[MOST];
+  unsigned first, end, group;
+};
+inline thread_local Copies copies[1024];
 
 }  // namespace cuda_on_cpu
 
 template <int COUNT, bool TURNED>
-inline void load_matrices(unsigned (&to)[COUNT], const void *row, CUDA_ON_CPU_SITE) {
+CUDA_ON_CPU_UNCHECKED inline void load_matrices(unsigned (&to)[COUNT], const void *row, CUDA_ON_CPU_SITE) {
   struct Own {
     const void *row;
     unsigned *to;
   } own = {row, to};
   if (!cuda_on_cpu::aligned(row)) cuda_on_cpu::refuse({"ldmatrix of a row that is not aligned", file, line});
-  cuda_on_cpu::together({"ldmatrix", file, line}, own, [](Own *const (&all)[cuda_on_cpu::WARP]) {
+  cuda_on_cpu::checker::loads(row, 16, __builtin_return_address(0));
+  cuda_on_cpu::together({"ldmatrix", file, line}, own, [](Own *const (&all)[cuda_on_cpu::WARP]) CUDA_ON_CPU_UNCHECKED {
     for (int i = 0; i < COUNT; ++i) {
       uint16_t matrix[8][8];
       for (int r = 0; r < 8; ++r) std::memcpy(matrix[r], all[8 * i + r]->row, 16);
@@ -158,15 +167,15 @@ inline void load_matrices(unsigned (&to)[COUNT], const void *row, CUDA_ON_CPU_SI
 }
 
 template <int TILES>
-inline void multiply_add(float (&sums)[TILES][4], const unsigned (&a)[4], const unsigned (&b)[TILES][2],
-                         CUDA_ON_CPU_SITE) {
+CUDA_ON_CPU_UNCHECKED inline void multiply_add(float (&sums)[TILES][4], const unsigned (&a)[4],
+                                               const unsigned (&b)[TILES][2], CUDA_ON_CPU_SITE) {
   using namespace cuda_on_cpu;
   struct Own {
     float (*sums)[4];
     const unsigned *a;
     const unsigned (*b)[2];
   } own = {sums, a, b};
-  together({"mma", file, line}, own, [](Own *const (&all)[WARP]) {
+  together({"mma", file, line}, own, [](Own *const (&all)[WARP]) CUDA_ON_CPU_UNCHECKED {
     float left[16][16];  // row, k
     bool finite = true;
     for (int lane = 0; lane < WARP; ++lane)
@@ -203,24 +212,26 @@ inline void multiply_add(float (&sums)[TILES][4], const unsigned (&a)[4], const 
 }
 
 // What a copy brings is there when it was waited for; until then no number is.
-inline void copy_async(void *to, const void *from, CUDA_ON_CPU_SITE) {
+CUDA_ON_CPU_UNCHECKED inline void copy_async(void *to, const void *from, CUDA_ON_CPU_SITE) {
   if (!cuda_on_cpu::aligned(to) || !cuda_on_cpu::aligned(from))
     cuda_on_cpu::refuse({"cp.async of what is not aligned", file, line});
-  auto &groups = cuda_on_cpu::copies[cuda_on_cpu::linear_thread()];
-  if (groups.empty()) groups.emplace_back();
+  cuda_on_cpu::Copies &copies = cuda_on_cpu::copies[cuda_on_cpu::linear_thread()];
+  if (copies.end - copies.first == copies.MOST) cuda_on_cpu::refuse({"more cp.async than are waited for", file, line});
+  cuda_on_cpu::checker::loads(from, 16, __builtin_return_address(0));
+  cuda_on_cpu::checker::stores(to, 16, __builtin_return_address(0));
   std::memset(to, 0xff, 16);
-  groups.back().push_back({to, from});
+  copies.of[copies.end++ % copies.MOST] = {to, from, copies.group};
 }
-inline void end_copies() {
-  auto &groups = cuda_on_cpu::copies[cuda_on_cpu::linear_thread()];
-  if (groups.empty()) groups.emplace_back();
-  groups.emplace_back();
-}
+CUDA_ON_CPU_UNCHECKED inline void end_copies() { ++cuda_on_cpu::copies[cuda_on_cpu::linear_thread()].group; }
 template <int LEFT>
-inline void wait_for_copies() {
-  auto &groups = cuda_on_cpu::copies[cuda_on_cpu::linear_thread()];
-  for (; groups.size() > LEFT + 1; groups.pop_front())
-    for (const cuda_on_cpu::Copy &copy : groups.front()) std::memcpy(copy.to, copy.from, 16);
+CUDA_ON_CPU_UNCHECKED inline void wait_for_copies() {
+  cuda_on_cpu::Copies &copies = cuda_on_cpu::copies[cuda_on_cpu::linear_thread()];
+  for (; copies.first != copies.end; ++copies.first) {
+    const cuda_on_cpu::Copy &copy = copies.of[copies.first % copies.MOST];
+    if (copy.group + LEFT >= copies.group) break;
+    cuda_on_cpu::checker::stores(copy.to, 16, __builtin_return_address(0));
+    std::memcpy(copy.to, copy.from, 16);
+  }
 }
 
 inline unsigned rounded_pair(float first, float second) {
