@@ -11,12 +11,7 @@ use std::{
 
 use serde_json::Value;
 
-use self::common::{TINY, copy_of, fails, works};
-
-/// Of [`TINY`] what `reproduce` takes.
-fn tiny() -> Vec<&'static str> {
-    TINY.iter().copied().filter(|word| !["--steps", "2"].contains(word)).collect()
-}
+use self::common::{copy_of, fails, tiny_network, works};
 
 /// Runs a part and returns what it says and its JSON.
 fn reproduce(folder: &Path, args: &[&str]) -> (String, Value) {
@@ -30,15 +25,11 @@ fn drawn() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap().keep();
-        fs::create_dir(folder.join("pictures")).unwrap();
-        for i in 0..12u8 {
-            let picture = image::GrayImage::from_fn(8, 8, |x, y| image::Luma([100 + i + 4 * (x as u8) + y as u8]));
-            picture.save(folder.join("pictures").join(format!("{i}.png"))).unwrap();
-        }
+        common::pictures(&folder);
         let data = ["train", "--data", "pictures", "--out", "fig/model", "--steps", "30", "--stop-at", "20"];
         works(
             &folder,
-            &[&data[..], &tiny(), &["--set", "diffusion.timesteps=50", "--set", "data.holdout=0.3"]].concat(),
+            &[&data[..], &tiny_network(), &["--set", "diffusion.timesteps=50", "--set", "data.holdout=0.3"]].concat(),
         );
         folder
     })
@@ -138,7 +129,7 @@ fn rate_and_distortion_are_measured_once() {
 /// Flags of the tables: tiny networks on the program's digits.
 fn on_digits() -> Vec<&'static str> {
     let few = ["data.size=28", "data.holdout=0.99", "diffusion.timesteps=10", "train.steps=3"];
-    let mut flags = tiny();
+    let mut flags = tiny_network();
     for setting in few {
         flags.extend(["--set", setting]);
     }

@@ -10,13 +10,12 @@ use std::{
     sync::OnceLock,
 };
 
-use self::common::{TINY, copy_of, ddpm, fails, works};
+use self::common::{copy_of, ddpm, fails, tiny_network, works};
 
 /// Trains the tiny network on `pictures` for some steps.
 fn train(folder: &Path, out: &str, steps: &str, extra: &[&str]) {
-    let tiny: Vec<&str> = TINY.iter().copied().filter(|word| !["--steps", "2"].contains(word)).collect();
     let data = ["train", "--data", "pictures", "--out", out, "--steps", steps];
-    works(folder, &[&data[..], &tiny, extra].concat());
+    works(folder, &[&data[..], &tiny_network(), extra].concat());
 }
 
 /// A folder with two runs: `a` with previews and a file for TensorBoard, `b` without.
@@ -24,11 +23,7 @@ fn shared() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap().keep();
-        fs::create_dir(folder.join("pictures")).unwrap();
-        for i in 0..12u8 {
-            let picture = image::GrayImage::from_fn(8, 8, |x, y| image::Luma([100 + i + 4 * (x as u8) + y as u8]));
-            picture.save(folder.join("pictures").join(format!("{i}.png"))).unwrap();
-        }
+        common::pictures(&folder);
         let previews = ["--set", "preview.count=4", "--set", "preview.every=2", "--set", "preview.steps=1"];
         train(&folder, "a & b", "6", &[&previews[..], &["--set", "log.tensorboard=true"]].concat());
         train(&folder, "b", "2", &["--set", "optimiser.lr=0.01"]);

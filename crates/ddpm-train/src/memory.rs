@@ -168,11 +168,11 @@ impl Maps {
         let at = |level: usize, channels: usize| (channels * (pixels >> (2 * level))) as u64;
         let first = at(0, config.block_out_channels[0]);
         let mut maps = Self { kept: first, skips: first, largest: first };
-        // A residual block keeps its hidden map and its result; an attention q, k, v, what they give, and its result.
+        // A residual block keeps its hidden map and its result; an attention what it gives each pixel, and its result.
         for (level, &channels) in config.block_out_channels.iter().enumerate() {
             let map = at(level, channels);
             let attends = config.down_block_types[level] == DownBlock::Attention;
-            let each = if attends { 7 } else { 2 };
+            let each = if attends { 4 } else { 2 };
             maps.kept += config.layers_per_block as u64 * each * map;
             maps.skips += config.layers_per_block as u64 * map;
             maps.largest = maps.largest.max(map);
@@ -182,11 +182,11 @@ impl Maps {
             }
         }
         let last = at(levels - 1, config.block_out_channels[levels - 1]);
-        maps.kept += (4 + if config.add_attention { 5 } else { 0 }) * last;
+        maps.kept += (4 + if config.add_attention { 2 } else { 0 }) * last;
         for (i, block) in config.up_block_types.iter().enumerate() {
             let level = levels - 1 - i;
             let map = at(level, config.block_out_channels[level]);
-            let each = if *block == UpBlock::Attention { 7 } else { 2 };
+            let each = if *block == UpBlock::Attention { 4 } else { 2 };
             maps.kept += (config.layers_per_block as u64 + 1) * each * map;
             if level > 0 {
                 // Doubled, with the level's own channels.

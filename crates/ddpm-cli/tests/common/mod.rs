@@ -67,6 +67,21 @@ pub(crate) fn npy(path: &Path, shape: &[u64], values: &[f32]) {
     writer.finish().unwrap();
 }
 
+/// [`TINY`] without its number of steps.
+pub(crate) fn tiny_network() -> Vec<&'static str> {
+    TINY.iter().copied().filter(|word| !["--steps", "2"].contains(word)).collect()
+}
+
+/// Makes the folder `pictures`: twelve grey slopes of 8x8, each a little lighter than the one before.
+pub(crate) fn pictures(folder: &Path) {
+    let pictures = folder.join("pictures");
+    fs::create_dir(&pictures).unwrap();
+    for i in 0..12u8 {
+        let picture = image::GrayImage::from_fn(8, 8, |x, y| image::Luma([100 + i + 4 * (x as u8) + y as u8]));
+        picture.save(pictures.join(format!("{i}.png"))).unwrap();
+    }
+}
+
 /// A folder of one's own with a copy of another.
 pub(crate) fn copy_of(other: &Path) -> tempfile::TempDir {
     fn copy(from: &Path, to: &Path) {

@@ -52,10 +52,11 @@ impl Lines {
         self
     }
 
-    /// Where a line begins; it must be below `count`.
-    fn line(&self, line: usize) -> NonNull<u8> {
+    /// Where `count` lines begin that are all within these.
+    fn from(&self, line: usize, count: usize) -> NonNull<u8> {
         let skipped = self.allocated.addr().get().wrapping_neg() % LINE;
-        assert!((line + 1) * LINE + skipped <= self.layout.size(), "line {line} of {} bytes", self.layout.size());
+        let end = skipped + (line + count) * LINE;
+        assert!(end <= self.layout.size(), "{count} lines from {line} of {} bytes", self.layout.size());
         // SAFETY: it is within the allocation, as was just asserted.
         unsafe { self.allocated.add(skipped + line * LINE) }
     }
@@ -107,20 +108,20 @@ impl Memory {
 
     /// Room for `len` elements, whatever is in it.
     pub(super) fn take<T: Element>(self: &Arc<Self>, len: usize) -> CpuBuffer<T> {
-        let lines = (len * size_of::<T>()).div_ceil(LINE);
+        let lines = len.saturating_mul(size_of::<T>()).div_ceil(LINE);
         let (pointer, held) = if lines == 0 {
             (NonNull::dangling(), Held::Nothing)
         } else if let Some(at_once) = &self.rehearsal {
             let mut books = self.books();
             let places = (0..at_once.load(Ordering::Relaxed).max(1)).map(|_| books.places.take(lines)).collect();
             let own = Lines::zeroed(lines);
-            (own.line(0).cast(), Held::Rehearsed { places, _own: own })
+            (own.from(0, lines).cast(), Held::Rehearsed { places, _own: own })
         } else {
             let mut books = self.books();
             let place = books.places.take(lines);
             let Books { places, slabs } = &mut *books;
             slabs.extend(places.slab_lines().skip(slabs.len()).map(|lines| Lines::zeroed(lines).in_huge_pages()));
-            (slabs[place.slab].line(place.line).cast(), Held::Place(place))
+            (slabs[place.slab].from(place.line, lines).cast(), Held::Place(place))
         };
         CpuBuffer { pointer, len, held, memory: Arc::clone(self) }
     }

@@ -148,7 +148,16 @@ mod tests {
         for place in [first, second, third] {
             places.give_back(place);
         }
-        assert_eq!(places.take(SLAB).slab, 2, "no gap spans two slabs");
+        assert_eq!(places.take(SLAB).slab, 2);
+    }
+
+    #[test]
+    fn no_gap_spans_two_slabs() {
+        let mut places = Places::default();
+        let full = [places.take(SLAB), places.take(SLAB)];
+        assert_eq!(full.map(|place| place.slab), [0, 1]);
+        full.into_iter().for_each(|place| places.give_back(place));
+        assert_eq!(places.take(SLAB + 1).slab, 2);
     }
 
     proptest! {

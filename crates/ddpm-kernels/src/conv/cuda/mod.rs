@@ -5,15 +5,17 @@ mod tensor;
 
 use std::ops::Range;
 
+use bytemuck::Pod;
 use ddpm_tensor::cuda::{Arguments, CudaBuffer, Launch};
-use ddpm_tensor::{Cuda, Shape, Tensor, View};
+use ddpm_tensor::{Cuda, Device, Shape, Tensor, View};
 
 use super::Geometry;
-use crate::cuda::{Numbers, numbers, range_of};
+use crate::cuda::{Numbers, numbers, range_of, small, view};
 use crate::error::expect;
-use crate::operand::cuda::{is_stored, pull};
+use crate::operand::cuda::{Loaded, is_stored, pull};
+use crate::ptx::{self, Module};
 use crate::sums::GROUP;
-use crate::{Epilogue, KernelError, Operand, Output, Pulled, ptx, statistics};
+use crate::{Epilogue, KernelError, Operand, Output, Pulled, statistics};
 
 /// Shared memory that every GPU gives a block.
 const SHARED_BYTES: usize = 48 * 1024;
@@ -132,12 +134,54 @@ pub(crate) fn input_grad(
     if is_stored(x) { Ok(Pulled { g: dv, sums: None }) } else { pull(cuda, dv.view(), x) }
 }
 
+/// Threads of a block of the kernels below.
+const GRAD_THREADS: u32 = 128;
+
+/// A kernel that sums slices of images, and what its blocks take; `shape` is its own type of argument.
+struct GradKernel<S> {
+    module: Module,
+    name: &'static str,
+    /// Channels of dy and of the operand that a block has.
+    block: [usize; 2],
+    shape: S,
+    tile_images: usize,
+    shared: usize,
+}
+
 /// Sums of slices of images, `[slices, taps, C, O]`.
 struct Slices {
     partial: CudaBuffer,
     count: usize,
     /// Images of each.
     images: usize,
+}
+
+impl Slices {
+    /// The gradient of the weights, slice by slice, all sizes checked.
+    fn of<S: Pod>(
+        cuda: &Cuda,
+        dy: View<'_, Cuda>,
+        x: &Operand<'_, Cuda>,
+        taps: Taps,
+        kernel: &GradKernel<S>,
+    ) -> Result<Self, KernelError> {
+        const OPERATION: &str = "conv_weight_grad";
+        let [n, h, w, o] = dy.shape().nhwc();
+        let c = x.size()[3];
+        let images = slice_images(h * w, kernel.tile_images);
+        let count = n.div_ceil(images);
+        let loaded = Loaded::new(OPERATION, cuda, x)?;
+        let mut partial = cuda.alloc(count * taps.kernel * taps.kernel * c * o)?;
+        let arguments = view(Arguments::new(), dy).value(loaded.argument).output(&mut partial, 0);
+        let arguments = arguments.value(kernel.shape).value(images as u32);
+        let [columns, channels] = kernel.block;
+        let grid = [o.div_ceil(columns) as u32, c.div_ceil(channels) as u32, small(OPERATION, count)?];
+        let launch = Launch { grid, block: GRAD_THREADS, shared: kernel.shared as u32 };
+        // SAFETY: these kernels take dy, operand, partial sums, their own shape and the images of a slice, in this order; operand
+        // and dy were checked against each other, and the partial sums have room for every slice.
+        unsafe { cuda.launch(kernel.module.into(), kernel.name, launch, &arguments) }?;
+        Ok(Self { partial, count, images })
+    }
 }
 
 /// [`Backend::conv_weight_grad`](crate::Backend::conv_weight_grad).

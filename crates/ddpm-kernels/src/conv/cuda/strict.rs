@@ -2,9 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 use ddpm_tensor::cuda::{Arguments, Launch};
-use ddpm_tensor::{Cuda, Device, Tensor, View};
+use ddpm_tensor::{Cuda, Tensor, View};
 
-use super::{SHARED_BYTES, Slices, Taps, slice_images, tile_sides};
+use super::{GradKernel, SHARED_BYTES, Slices, Taps, tile_sides};
 use crate::cuda::{small, view, view_or_null};
 use crate::operand::cuda::Loaded;
 use crate::sums::GROUP;
@@ -133,25 +133,14 @@ pub(super) fn weight_grad(
     taps: Taps,
 ) -> Result<Slices, KernelError> {
     const OPERATION: &str = "conv_weight_grad";
-    let (kernel, block_channels) = match taps.kernel {
+    let (name, block_channels) = match taps.kernel {
         1 => ("conv_weight_grad_1_f32", 64),
         _ => ("conv_weight_grad_3_f32", 16),
     };
-    let size @ [n, h, w, o] = dy.shape().nhwc();
-    let c = x.size()[3];
+    let size = dy.shape().nhwc();
     let bytes = ((block_channels + 4) * 4, GRAD_ROWS * TILE * 4);
     let (shape, shared) = ConvShape::new(OPERATION, size, taps, (GRAD_ROWS, GROUP), bytes)?;
-    let images = slice_images(h * w, shape.tile_images as usize);
-    let count = n.div_ceil(images);
-    let loaded = Loaded::new(OPERATION, cuda, x)?;
-    let mut partial = cuda.alloc(count * taps.kernel * taps.kernel * c * o)?;
-    let arguments = view(Arguments::new(), dy).value(loaded.argument).output(&mut partial, 0);
-    let arguments = arguments.value(shape).value(images as u32);
-    let grid = [o.div_ceil(TILE) as u32, c.div_ceil(block_channels) as u32, small(OPERATION, count)?];
-    // SAFETY: the arguments of the kernel in its order; operand and dy were checked against each other, and the partial sums
-    // have room for every slice.
-    unsafe {
-        cuda.launch(ptx::CONV.into(), kernel, Launch { grid, block: THREADS, shared: shared as u32 }, &arguments)
-    }?;
-    Ok(Slices { partial, count, images })
+    let tile_images = shape.tile_images as usize;
+    let block = [TILE, block_channels];
+    Slices::of(cuda, dy, x, taps, &GradKernel { module: ptx::CONV, name, block, shape, tile_images, shared })
 }

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use ddpm_tensor::cuda::{Arguments, CudaBuffer, Launch};
 use ddpm_tensor::{Cuda, Device, Tensor, View};
 
-use super::{SHARED_BYTES, Slices, Taps, slice_images, tile_sides};
+use super::{GradKernel, SHARED_BYTES, Slices, Taps, tile_sides};
 use crate::cuda::{Numbers, small, view, view_or_null};
 use crate::operand::cuda::Loaded;
 use crate::sums::GROUP;
@@ -261,28 +261,18 @@ pub(super) fn weight_grad(
     taps: Taps,
 ) -> Result<Slices, KernelError> {
     const OPERATION: &str = "conv_weight_grad";
-    let (kernel, block_channels) = match (numbers, taps.kernel) {
+    let (name, block_channels) = match (numbers, taps.kernel) {
         (Numbers::Rounded, 1) => ("conv_weight_grad_1_rounded", 64),
         (Numbers::Rounded, _) => ("conv_weight_grad_3_rounded", 32),
         (Numbers::Split, 1) => ("conv_weight_grad_1_split", 64),
         (Numbers::Split, _) => ("conv_weight_grad_3_split", 32),
     };
-    let size @ [n, h, w, o] = dy.shape().nhwc();
-    let c = x.size()[3];
+    let size = dy.shape().nhwc();
     let row = |channels: usize| numbers.parts() * channels * 2;
     let bytes = (row(block_channels), GRAD_ROWS * row(GRAD_COLUMNS));
     let (tiles, shared) = Tiles::new(OPERATION, size, taps, (GRAD_ROWS, GROUP), bytes)?;
-    let images = slice_images(h * w, 1 << tiles.images_log);
-    let count = n.div_ceil(images);
-    let loaded = Loaded::new(OPERATION, cuda, x)?;
-    let mut partial = cuda.alloc(count * taps.kernel * taps.kernel * c * o)?;
-    let arguments = view(Arguments::new(), dy).value(loaded.argument).output(&mut partial, 0);
-    let arguments = arguments.value(tiles).value(images as u32);
-    let grid = [o.div_ceil(GRAD_COLUMNS) as u32, c.div_ceil(block_channels) as u32, small(OPERATION, count)?];
-    // SAFETY: the arguments of the kernel in its order; operand and dy were checked against each other, and the partial sums
-    // have room for every slice.
-    unsafe {
-        cuda.launch(ptx::CONV_TENSOR.into(), kernel, Launch { grid, block: 128, shared: shared as u32 }, &arguments)
-    }?;
-    Ok(Slices { partial, count, images })
+    let tile_images = 1 << tiles.images_log;
+    let block = [GRAD_COLUMNS, block_channels];
+    let module = ptx::CONV_TENSOR;
+    Slices::of(cuda, dy, x, taps, &GradKernel { module, name, block, shape: tiles, tile_images, shared })
 }
