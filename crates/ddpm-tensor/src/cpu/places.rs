@@ -156,7 +156,9 @@ mod tests {
         let mut places = Places::default();
         let full = [places.take(SLAB), places.take(SLAB)];
         assert_eq!(full.map(|place| place.slab), [0, 1]);
-        full.into_iter().for_each(|place| places.give_back(place));
+        for place in full {
+            places.give_back(place);
+        }
         assert_eq!(places.take(SLAB + 1).slab, 2);
     }
 
