@@ -6,7 +6,7 @@ use std::fs;
 
 use ddpm_tests::objectives::{OBJECTIVES, trainer};
 use ddpm_tests::{assert_same_files, tiny_run, tiny_settings, tiny_trainer};
-use ddpm_train::checkpoint::{LOG_VARIANCE, LOSSES};
+use ddpm_train::checkpoint::{EARLY, LOG_VARIANCE, LOSSES};
 use ddpm_train::settings::Settings;
 use ddpm_train::trainer::{Outcome, Quiet};
 
@@ -41,7 +41,7 @@ fn the_first_ten_losses_are_pytorchs() {
     assert!(far.is_empty(), "{far:#?}");
 }
 
-/// Settings in which everything that an objective can remember is remembered.
+/// Settings in which everything that a run can remember is remembered.
 fn all_at_once() -> Settings {
     let mut settings = tiny_settings();
     let d = &mut settings.diffusion;
@@ -49,11 +49,12 @@ fn all_at_once() -> Settings {
     d.time_steps = "loss_second_moment".parse().unwrap();
     d.variance = "learned_range".parse().unwrap();
     (d.learn_log_variance, d.self_conditioning, d.offset_noise) = (true, true, 0.1);
+    (settings.ema.early, settings.preview.autoguidance) = (5, 2.0);
     settings
 }
 
 #[test]
-fn a_stop_changes_no_bit_of_what_an_objective_learns() {
+fn a_stop_changes_no_bit_of_what_is_remembered() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     assert_eq!(tiny_run(&at("whole"), 2, all_at_once(), None, &mut Quiet).unwrap(), Outcome::Finished);
@@ -64,7 +65,7 @@ fn a_stop_changes_no_bit_of_what_an_objective_learns() {
     }
     let checkpoint = |run: &str| at(run).join("checkpoints/step-000024");
     assert_same_files("stopped twice", &checkpoint("whole"), &checkpoint("parts"));
-    for file in [LOSSES, LOG_VARIANCE] {
+    for file in [LOSSES, LOG_VARIANCE, EARLY] {
         assert!(checkpoint("whole").join(file).is_file(), "{file}");
     }
     // Without them it is no checkpoint of this run.

@@ -76,6 +76,9 @@ fn settings_that_make_no_sense() {
     fails(folder, &with(&["--set", "data.channels=2"]), 1, &["data.channels"]);
     fails(folder, &with(&["--set", "data.classes=true"]), 1, &["labels"]);
     fails(folder, &with(&["--set", "data.class_dropout=0.1"]), 2, &["data.class_dropout", "data.classes=true"]);
+    fails(folder, &with(&["--set", "preview.autoguidance=2"]), 2, &["preview.autoguidance", "ema.early"]);
+    let both = ["--set", "preview.autoguidance=2", "--set", "ema.early=1", "--set", "preview.guidance=2"];
+    fails(folder, &with(&both), 2, &["preview.autoguidance", "preview.guidance = 2"]);
     fails(folder, &with(&["--set", "preview.sampler=dpm"]), 2, &["dpm++2m"]);
     fails(folder, &with(&["--micro-batch", "9"]), 2, &["train.micro_batch"]);
     fails(folder, &with(&["--stop-at", "0"]), 2, &["--stop-at"]);

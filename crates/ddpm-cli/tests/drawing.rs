@@ -9,14 +9,16 @@ use std::{
     sync::OnceLock,
 };
 
-use self::common::{TINY, copy_of, fails, works};
+use predicates::str::contains;
+
+use self::common::{TINY, copy_of, ddpm, fails, works};
 
 /// Settings with which two steps change what the network says.
 const LIVELY: &[&str] =
     &["--set", "ema.decay=0", "--set", "optimiser.lr=0.01", "--set", "optimiser.warmup=0", "--set", "data.holdout=0"];
 
 /// A folder with pictures of two classes, a run that learned them (`run`), one that was also shown them without their class
-/// (`dropped`), and one that knows no classes (`plain`).
+/// (`dropped`), one that knows no classes (`plain`), and one that keeps its weights of the first step, too (`early`).
 fn shared() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -35,6 +37,7 @@ fn shared() -> &'static Path {
         train("run", &["--set", "data.classes=true"]);
         train("dropped", &["--set", "data.classes=true", "--set", "data.class_dropout=0.5"]);
         train("plain", &[]);
+        train("early", &["--set", "ema.early=1"]);
         folder
     })
 }
@@ -85,6 +88,45 @@ fn classes_are_drawn_one_several_or_all() {
     fails(folder.path(), &sample("run", "x.npy", &["--class", "0,7"]), 2, &["0 to 1"]);
     fails(folder.path(), &sample("run", "x.npy", &["--class", "none"]), 2, &["without a class"]);
     fails(folder.path(), &sample("plain", "x.npy", &["--class", "all"]), 2, &["no classes"]);
+}
+
+#[test]
+fn autoguidance_leads_away_from_a_weaker_model() {
+    let folder = copy_of(shared());
+    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    let weaker = |model, flags: &[&'static str]| {
+        let with = [&["--autoguidance", "3"][..], flags].concat();
+        sample(model, "x.npy", &with)
+    };
+    fails(folder.path(), &weaker("plain", &[]), 1, &["no weights of an earlier step", "ema.early"]);
+    fails(folder.path(), &weaker("plain", &["--weaker", "dropped"]), 1, &["led away from", "classes are others"]);
+    fails(folder.path(), &weaker("plain", &["--weaker", "nothing"]), 1, &["nothing of that name"]);
+    let refused = |args: Vec<&str>| ddpm(folder.path()).args(args).assert().code(2);
+    refused(weaker("early", &["--guidance", "2"])).stderr(contains("cannot be used with"));
+    refused(sample("early", "x.npy", &["--weaker", "plain"])).stderr(contains("--autoguidance"));
+    fails(folder.path(), &sample("plain", "x.npy", &["--weights", "early"]), 1, &["no weights of an earlier step"]);
+
+    let drawn = |out, extra: &[&str]| {
+        works(folder.path(), &sample("early", "x.npy", &[&["-n", "2"][..], extra].concat()));
+        fs::rename(folder.path().join("x.npy"), folder.path().join(out)).unwrap();
+    };
+    drawn("plain.npy", &[]);
+    drawn("three.npy", &["--autoguidance", "3"]);
+    assert!(read("plain.npy") != read("three.npy"));
+    drawn("one.npy", &["--autoguidance", "1"]);
+    assert!(read("plain.npy") == read("one.npy"), "1 is the model alone");
+    drawn("zero.npy", &["--autoguidance", "0"]);
+    drawn("early.npy", &["--weights", "early"]);
+    assert!(read("zero.npy") == read("early.npy"), "0 is the weaker one alone");
+    drawn("batch.npy", &["--autoguidance", "3", "--batch", "1"]);
+    assert!(read("three.npy") == read("batch.npy"));
+    drawn("never.npy", &["--autoguidance", "3", "--guidance-interval", "990..1000"]);
+    assert!(read("plain.npy") == read("never.npy"), "no step lies in the interval");
+
+    // The same weights as a model of their own.
+    works(folder.path(), &["export", "early", "--weights", "early", "--out", "hf"]);
+    drawn("named.npy", &["--autoguidance", "3", "--weaker", "hf"]);
+    assert!(read("three.npy") == read("named.npy"));
 }
 
 #[test]

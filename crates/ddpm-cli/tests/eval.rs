@@ -22,8 +22,8 @@ fn shared() -> &'static Path {
         npy(&folder.join("x.npy"), &[20, 8, 8, 1], &values);
         let few = ["--set", "diffusion.timesteps=20", "--set", "preview.steps=5"];
         works(&folder, &[&["train", "--data", "x.npy", "--out", "run"], TINY, &few].concat());
-        let digits =
-            ["--set", "data.size=28", "--set", "data.holdout=0.99", "--set", "eval.every=2", "--set", "eval.count=12"];
+        let digits = ["data.size=28", "data.holdout=0.99", "data.classes=true", "eval.every=2", "eval.count=12"];
+        let digits = digits.map(|change| ["--set", change]).concat();
         works(&folder, &[&["train", "--out", "digits"], TINY, &few, &digits].concat());
         folder
     })
@@ -100,7 +100,7 @@ fn scores_have_their_keys_and_statistics_can_be_kept() {
     assert_eq!(again["fid"], fid["fid"], "neither the batch nor the file changes a bit");
     for (measure, keys) in [
         ("kid", &["kid", "kid_std"][..]),
-        ("is", &["is", "is_std"]),
+        ("is", &["is", "is_std", "agreement"]),
         ("pr", &["precision", "recall", "density", "coverage"]),
         ("sfid", &["sfid"]),
     ] {

@@ -149,6 +149,9 @@ impl SampleSize {
 pub enum TimeEmbeddingType {
     /// Sines and cosines of geometric frequencies.
     Positional,
+    /// Sines and cosines of ln t times fixed random frequencies, and a prediction divided by t: for networks that are told noise levels,
+    /// which are above 0 (Song et al. 2021, "Score-based generative modeling through SDEs").
+    Fourier,
 }
 
 /// A level on the way down.

@@ -21,6 +21,10 @@ pub fn paper(layout: &Layout, seed: u64) -> Vec<f32> {
         let mut rng = Address::new(seed, Purpose::Init).at_sample(i as u64).rng();
         match p.init {
             Init::Constant(value) => out.fill(value),
+            Init::NormalOf(deviation) => {
+                let normal = StandardNormal.map(|z: f32| deviation * z);
+                out.fill_with(|| normal.sample(&mut rng));
+            }
             Init::Normal => out.fill_with(|| StandardNormal.sample(&mut rng)),
             Init::FanAvg { scale } => {
                 let limit = (3.0 * scale / fan_avg(p.shape)).sqrt() as f32;

@@ -35,6 +35,8 @@ pub enum Role {
     Beta,
     /// A table of embeddings, `[rows, C]`.
     Table,
+    /// Numbers that belong to the network and are not learned, `[C]`: they have no gradient.
+    Fixed,
 }
 
 /// How a parameter starts; see [`crate::init`].
@@ -47,6 +49,8 @@ pub enum Init {
     },
     /// Standard normal.
     Normal,
+    /// Normal of this standard deviation.
+    NormalOf(f32),
     /// The same number everywhere.
     Constant(f32),
 }

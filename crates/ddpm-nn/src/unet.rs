@@ -7,10 +7,11 @@ use ddpm_tensor::{Tensor, View};
 use crate::blocks::{
     Down, DownCache, Downsample, Mid, MidCache, Residual, ResidualOptions, Temb, Up, UpCache, Upsample,
 };
-use crate::config::{DownBlock, UNetConfig, UpBlock};
+use crate::config::{DownBlock, TimeEmbeddingType, UNetConfig, UpBlock};
 use crate::error::expect;
 use crate::layers::{
-    Attention, ClassCache, ClassEmbedding, Classes, Conv, FeatureMap, GroupNorm, Sinusoid, TimeCache, TimeEmbedding,
+    Attention, ClassCache, ClassEmbedding, Classes, Conv, FeatureMap, Fourier, GroupNorm, Sinusoid, TimeCache,
+    TimeEmbedding, Waves,
 };
 use crate::layout::{Init, Layout};
 use crate::{Mode, NnError, Parameters, Result, init};
@@ -59,6 +60,8 @@ pub struct UNetCache<B: Backend> {
     up: Vec<UpCache<B>>,
     out: FeatureMap<B>,
     out_statistics: Tensor<B>,
+    /// What each image's prediction was divided by.
+    divisors: Option<Vec<f32>>,
 }
 
 impl UNet {
@@ -130,6 +133,11 @@ impl UNet {
         let out_statistics = self.norm_out.statistics(backend, &h, None)?;
         let operand = self.operand_out(parameters, &h, &out_statistics)?;
         let y = self.conv_out.forward(backend, parameters, &operand, Epilogue::default())?.y;
+        let divisors = (self.config.time_embedding_type == TimeEmbeddingType::Fourier).then(|| timesteps.to_vec());
+        let y = match &divisors {
+            Some(divisors) => divided(backend, y.view(), divisors)?,
+            None => y,
+        };
 
         let cache = match mid {
             Some(mid) => {
@@ -137,7 +145,8 @@ impl UNet {
                     Some(x) => x,
                     None => Tensor::copy_of(backend, x)?,
                 };
-                Some(UNetCache { x, time: time_cache, class: class_cache, temb, down, mid, up, out: h, out_statistics })
+                let (time, class, out) = (time_cache, class_cache, h);
+                Some(UNetCache { x, time, class, temb, down, mid, up, out, out_statistics, divisors })
             }
             None => None,
         };
@@ -162,7 +171,9 @@ impl UNet {
         if let Some(grads) = &grads {
             grads.check("U-Net, backward", &self.layout)?;
         }
-        let UNetCache { x, time, class, temb, down, mid, up, out, out_statistics } = cache;
+        let UNetCache { x, time, class, temb, down, mid, up, out, out_statistics, divisors } = cache;
+        let divided = divisors.map(|divisors| divided(backend, dy, &divisors)).transpose()?;
+        let dy = divided.as_ref().map_or(dy, Tensor::view);
         let mut temb = Temb { value: temb.view(), grad: None };
         let mut skip_grads = Vec::new();
 
@@ -229,6 +240,19 @@ impl UNet {
     }
 }
 
+/// Images `[N, H, W, C]`, each over its own number.
+fn divided<B: Backend>(backend: &B, images: View<'_, B>, by: &[f32]) -> Result<Tensor<B>> {
+    let [n, h, w, c] = images.shape().nhwc();
+    let (len, start) = (h * w * c, images.range().start);
+    let mut all = backend.alloc(n * len)?;
+    for (i, by) in by.iter().enumerate() {
+        let image = View::<B>::of(images.buffer(), start + i * len, [1, h, w, c])?;
+        let image = backend.affine(image, 1.0 / f64::from(*by), 0.0)?;
+        backend.copy(image.view().buffer(), 0..len, &mut all, i * len)?;
+    }
+    Ok(Tensor::from_buffer(all, [n, h, w, c])?)
+}
+
 /// Makes the layers in the order of the forward pass.
 struct Builder<'a> {
     config: &'a UNetConfig,
@@ -241,10 +265,15 @@ impl Builder<'_> {
         let config = self.config;
         let channels = &config.block_out_channels;
         let levels = config.levels();
-        let sinusoid =
-            Sinusoid { dim: channels[0], freq_shift: config.freq_shift, flip_sin_to_cos: config.flip_sin_to_cos };
-        let time = TimeEmbedding::new(self.layout.at("time_embedding"), sinusoid, config.embedding_dim());
-        let class = ClassEmbedding::new(&mut self.layout, config, sinusoid);
+        let waves = match config.time_embedding_type {
+            TimeEmbeddingType::Positional => {
+                let (freq_shift, flip_sin_to_cos) = (config.freq_shift, config.flip_sin_to_cos);
+                Waves::Sinusoid(Sinusoid { dim: channels[0], freq_shift, flip_sin_to_cos })
+            }
+            TimeEmbeddingType::Fourier => Waves::Fourier(Fourier::new(self.layout.at("time_proj"), channels[0])),
+        };
+        let time = TimeEmbedding::new(self.layout.at("time_embedding"), waves, config.embedding_dim());
+        let class = ClassEmbedding::new(&mut self.layout, config, waves);
         let conv_in =
             Conv::new(self.layout.at("conv_in"), Geometry::THREE, config.in_channels, channels[0], Init::PAPER);
         let down = (0..levels).map(|level| self.down(level)).collect();

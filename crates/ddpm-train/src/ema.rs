@@ -24,7 +24,7 @@ mod tests {
 
     #[test]
     fn warm_up_counts_from_one_and_ends_at_the_decay() {
-        let ema = EmaSettings { decay: 0.99, warmup: true };
+        let ema = EmaSettings { decay: 0.99, warmup: true, early: 0 };
         assert_eq!(ema.decay_at(0), 2.0 / 11.0);
         assert_eq!(ema.decay_at(1), 3.0 / 12.0);
         // (1 + n)/(10 + n) reaches 0.99 at n = 890.
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn a_decay_of_one_would_never_learn() {
-        let valid = |decay| EmaSettings { decay, warmup: false }.is_valid();
+        let valid = |decay| EmaSettings { decay, ..EmaSettings::default() }.is_valid();
         assert!(valid(0.0) && valid(0.9999));
         assert!(!valid(1.0) && !valid(-0.1) && !valid(f64::NAN));
     }

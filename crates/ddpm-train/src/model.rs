@@ -75,11 +75,17 @@ impl Trained {
         let unet = UNet::new(&config)?;
         let (parameters, hash, step) = match model {
             Model::Checkpoint { checkpoint, .. } => {
+                if !checkpoint.holds(which) {
+                    return Err(RunError::NoEarlyWeights { path: checkpoint.folder().to_owned() }.into());
+                }
                 let mut parameters = vec![0.0; unet.layout().len()];
                 checkpoint.read_weights(which, &entries(unet.layout()), &mut parameters)?;
                 (parameters, checkpoint.hash().to_owned(), Some(checkpoint.state().step))
             }
             Model::Diffusers(folder) => {
+                if which == Weights::Early {
+                    return Err(RunError::NoEarlyWeights { path: folder.weights.clone() }.into());
+                }
                 let bytes = fs::read(&folder.weights).map_err(|e| io("read", &folder.weights, e))?;
                 if which == Weights::Raw {
                     notes.push("this model has one set of weights, used as raw and as ema".to_owned());
@@ -89,6 +95,23 @@ impl Trained {
             }
         };
         Ok(Self { unet, parameters, scheduler, classes, null_class, hash, step, settings, notes })
+    }
+
+    /// Why another model cannot be what guidance leads away from: it has to say the same of the same x_t, if less well.
+    pub fn unlike(&self, weaker: &Self) -> Option<&'static str> {
+        let (own, theirs) = (&self.scheduler.options, &weaker.scheduler.options);
+        let shape = |model: &Self| {
+            let config = model.unet.config();
+            (config.in_channels, config.out_channels, config.num_class_embeds)
+        };
+        [
+            (shape(self) != shape(weaker), "its channels or classes are others"),
+            (own.prediction != theirs.prediction, "it predicts something else"),
+            (own.self_conditioning != theirs.self_conditioning, "only one of the two is shown what it saw before"),
+            (self.scheduler.schedule != weaker.scheduler.schedule, "its noise schedule is another"),
+        ]
+        .into_iter()
+        .find_map(|(differs, why)| differs.then_some(why))
     }
 
     /// Height, width and channels of its images; `None` where a diffusers folder does not say the size.

@@ -151,6 +151,8 @@ fn paper_optimiser(lr: f64) -> OptimiserSettings {
     OptimiserSettings { kind: OptimiserKind::Adam, lr, warmup: 5000, clip_norm: 1.0, ..OptimiserSettings::default() }
 }
 
+/// Minutes are short, and some digits come out as none: pictures are led away from what the first third of the steps had learned, by a
+/// sampler whose noise mends what a step got wrong.
 fn digits() -> Settings {
     Settings {
         train: TrainSettings { steps: 1500, batch: 64, ..TrainSettings::default() },
@@ -162,15 +164,22 @@ fn digits() -> Settings {
         },
         network: network_small(),
         optimiser: quick_optimiser(2e-3),
-        ema: EmaSettings { decay: 0.995, ..EmaSettings::default() },
+        ema: EmaSettings { decay: 0.995, early: 500, ..EmaSettings::default() },
         checkpoint: CheckpointSettings { every: 500, ..CheckpointSettings::default() },
-        preview: PreviewSettings { every: 500, eta: 1.0, ..PreviewSettings::default() },
+        preview: PreviewSettings {
+            every: 500,
+            sampler: "dpm++sde".to_owned(),
+            autoguidance: 3.0,
+            guidance_from: 200,
+            ..PreviewSettings::default()
+        },
         ..Settings::default()
     }
 }
 
-/// Few and varied pictures: v on the cosine schedule decides colours and shapes sooner than ε on the linear one, and some pictures are
-/// learned without their class, so that previews are drawn towards theirs, by a sampler that takes its time near the image.
+/// Few and varied pictures: v on the cosine schedule decides colours and shapes sooner than ε on the linear one; previews are led away
+/// from what the first third of the steps had learned, by a sampler that takes its time near the image. Some pictures are learned without
+/// their class, for guidance towards it.
 fn emoji() -> Settings {
     Settings {
         train: TrainSettings { steps: 3000, batch: 32, ..TrainSettings::default() },
@@ -190,14 +199,14 @@ fn emoji() -> Settings {
             ..DiffusionSettings::default()
         },
         optimiser: quick_optimiser(1.5e-3),
-        ema: EmaSettings { decay: 0.995, ..EmaSettings::default() },
+        ema: EmaSettings { decay: 0.995, early: 1000, ..EmaSettings::default() },
         checkpoint: CheckpointSettings { every: 500, ..CheckpointSettings::default() },
         preview: PreviewSettings {
             every: 1500,
             sampler: "dpm++sde".to_owned(),
             steps: 30,
             levels: Levels::Karras,
-            guidance: 2.0,
+            autoguidance: 2.0,
             ..PreviewSettings::default()
         },
         ..Settings::default()
@@ -322,7 +331,7 @@ fn own(pictures: &Pictures, network: NetworkSettings, size: SampleSize) -> Setti
         data: DataSettings { size, channels: pictures.channels, ..DataSettings::default() },
         network,
         optimiser: OptimiserSettings { warmup: 1000, ..OptimiserSettings::default() },
-        ema: EmaSettings { decay: 0.9999, warmup: true },
+        ema: EmaSettings { decay: 0.9999, warmup: true, ..EmaSettings::default() },
         checkpoint: CheckpointSettings { every: 1000, ..CheckpointSettings::default() },
         preview: PreviewSettings { every: 1000, ..PreviewSettings::default() },
         ..Settings::default()

@@ -75,6 +75,12 @@ pub enum RunError {
         /// The run's directory.
         path: PathBuf,
     },
+    /// Earlier weights are asked for, and it keeps none.
+    #[error("{} keeps no weights of an earlier step", path.display())]
+    NoEarlyWeights {
+        /// The checkpoint's folder, or a file of weights.
+        path: PathBuf,
+    },
     /// The weights are a pickle, which is a program and is not run.
     #[error(
         "{} is a Python pickle, which is not read; convert it once with: \

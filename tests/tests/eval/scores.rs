@@ -1,6 +1,6 @@
 //! Distances and scores against NumPy's and SciPy's (`tests/fixtures/eval/make_scores.py`).
 
-use ddpm_train::eval::scores::{Rows, cover, inception_score, kernel_distance};
+use ddpm_train::eval::scores::{Rows, agreement, cover, inception_score, kernel_distance};
 use ddpm_train::eval::{Statistics, frechet_distance};
 use serde_json::Value;
 
@@ -93,4 +93,15 @@ fn subsets_of_the_kernel_distance_scatter_around_the_whole() {
     ] {
         assert!(message.contains("expected") && message.contains("got"), "{message}");
     }
+}
+
+#[test]
+fn agreement_is_the_share_of_largest_logits() {
+    let logits = [1.0, 2.0, 0.0, 5.0, 4.0, 3.0, 0.0, 0.0, 1.0, 2.0, 2.0, 0.0];
+    let of = |classes: &[usize]| agreement(Rows::new(&logits, 3).unwrap(), classes);
+    assert_eq!(of(&[1, 0, 2, 2]).unwrap(), 0.75);
+    assert_eq!(of(&[1, 0, 2, 0]).unwrap(), 0.75, "a tie is no agreement");
+    assert_eq!(of(&[0, 1, 1, 2]).unwrap(), 0.0);
+    assert!(of(&[0, 1]).unwrap_err().to_string().contains("4 classes"));
+    assert!(of(&[0, 1, 3, 0]).unwrap_err().to_string().contains("classes below 3"));
 }

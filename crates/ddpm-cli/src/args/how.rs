@@ -1,5 +1,7 @@
 //! How pictures are drawn: the flags that all commands with a sampler share.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
 /// Which weights a model is used with.
@@ -9,6 +11,8 @@ pub(crate) enum WeightsName {
     Ema,
     /// The weights of the last step
     Raw,
+    /// The moving average as it was at an earlier step, where the run keeps it (--set ema.early=STEP)
+    Early,
 }
 
 /// Sampler, classes, seed and weights.
@@ -47,13 +51,20 @@ pub(crate) struct How {
     #[arg(long, value_name = "K[,K…]|all|none")]
     pub(crate) class: Option<String>,
     /// Strength of classifier-free guidance: 0 ignores the class, 1 follows it, more exaggerates it
-    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    #[arg(long, value_name = "W", allow_negative_numbers = true, group = "guided")]
     pub(crate) guidance: Option<f64>,
+    /// Strength of guidance away from a weaker model, the run's early weights or --weaker: 1 is none, 2 to 3 make up for a short
+    /// training, and no classes are needed (Karras et al. 2024)
+    #[arg(long, value_name = "W", allow_negative_numbers = true, group = "guided")]
+    pub(crate) autoguidance: Option<f64>,
+    /// The weaker model: an earlier checkpoint, or a smaller network for the same pictures
+    #[arg(long, value_name = "MODEL", requires = "autoguidance")]
+    pub(crate) weaker: Option<PathBuf>,
     /// How far guided predictions are scaled back to the spread of unguided ones, 0 to 1 (Lin et al. 2024)
-    #[arg(long, value_name = "X", default_value_t = 0.0, requires = "guidance")]
+    #[arg(long, value_name = "X", default_value_t = 0.0, requires = "guided")]
     pub(crate) guidance_rescale: f64,
     /// Time steps at which guidance acts, both included (Kynkäänniemi et al. 2024)
-    #[arg(long, value_name = "FROM..TO", requires = "guidance")]
+    #[arg(long, value_name = "FROM..TO", requires = "guided")]
     pub(crate) guidance_interval: Option<String>,
     /// The class that stands for none, where the model does not say
     #[arg(long, value_name = "K")]

@@ -4,7 +4,7 @@ use anyhow::Result;
 use ddpm_kernels::Backend;
 use ddpm_nn::{Mode, Parameters, UNet};
 use ddpm_tensor::{Shape, Tensor};
-use ddpm_train::samplers::{self, Guidance, Plan, guided_output};
+use ddpm_train::samplers::{self, Asked, Guidance, Plan, guided_output};
 
 use super::studio::Stop;
 use crate::{
@@ -40,8 +40,10 @@ pub(super) struct Drawing<'a, B: Backend<Elem = f32>> {
     pub(super) begin: Begin<'a>,
     /// The class of each image.
     pub(super) classes: Option<&'a [usize]>,
-    /// Guidance towards the classes, and the class that stands for none.
-    pub(super) guided: Option<&'a (Guidance, usize)>,
+    /// Guidance.
+    pub(super) guidance: Option<&'a Guidance>,
+    /// The weaker network that it may lead away from.
+    pub(super) weaker: Option<(&'a UNet, &'a Parameters<B>)>,
     /// Which frames of a film are kept.
     pub(super) film: Film,
     /// Columns of its grids.
@@ -162,8 +164,10 @@ impl<B: Backend<Elem = f32>> Drawing<'_, B> {
 
     /// What the network says of x_t, guided where guidance acts.
     pub(super) fn output(&self, x: &Tensor<B>, t: f64, classes: Option<&[usize]>) -> Result<Tensor<B>> {
-        guided_output(self.guided, self.backend, x, t, classes, |x, times, classes| {
-            let pass = self.unet.forward(self.backend, self.parameters, x.view(), times, classes, Mode::Infer);
+        guided_output(self.guidance, self.backend, x, t, classes, |asked, x, times, classes| {
+            let own = (self.unet, self.parameters);
+            let (unet, parameters) = if asked == Asked::Weaker { self.weaker.unwrap_or(own) } else { own };
+            let pass = unet.forward(self.backend, parameters, x.view(), times, classes, Mode::Infer);
             Ok(pass?.0)
         })
     }

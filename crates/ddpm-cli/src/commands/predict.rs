@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use ddpm_kernels::loss::LossKind;
-use ddpm_nn::{Classes, Mode, Parameters, config::ClassEmbedType, diffusers};
+use ddpm_nn::{Classes, Mode, Parameters, config::ClassEmbedType, diffusers, layout::Role};
 use ddpm_tensor::{Precision, Tensor};
 use ddpm_train::model::Trained;
 use serde_json::json;
@@ -70,7 +70,9 @@ fn pass<B: Machinery>(args: &PredictArgs, output: Output, model: &Trained, devic
             let mut grads = Parameters::zeros(device, model.unet.layout())?;
             model.unet.backward(device, &parameters, cache, loss.d_output.view(), Some(&mut grads), false)?;
             let named = diffusers::named(model.unet.layout(), &grads.to_host(device)?)?;
-            let arrays = named.iter().map(|gradient| Array {
+            let learned = model.unet.layout().parameters().iter().map(|parameter| parameter.role != Role::Fixed);
+            let named = named.iter().zip(learned).filter_map(|(gradient, learned)| learned.then_some(gradient));
+            let arrays = named.map(|gradient| Array {
                 name: &gradient.name,
                 shape: gradient.shape.clone(),
                 values: Values::F32(&gradient.values),

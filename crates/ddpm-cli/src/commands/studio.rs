@@ -11,7 +11,7 @@ use ddpm_train::{
     data::{self, DataSet, Size},
     diffusion::{Schedule, forward::Noising},
     model::Trained,
-    samplers::{self, Guidance, Levels, Plan, Sampler, SamplerOptions, Spacing, Threshold},
+    samplers::{self, Away, Guidance, Levels, Plan, Sampler, SamplerOptions, Spacing, Threshold},
 };
 use serde_json::{Value, json};
 
@@ -37,7 +37,9 @@ pub(super) struct Ready {
     which: Weights,
     seed: u64,
     batch: Option<usize>,
-    guided: Option<(Guidance, usize)>,
+    guidance: Option<Guidance>,
+    /// What guidance leads away from, where that is another model.
+    weaker: Option<Trained>,
     /// The model.
     pub(super) model: Trained,
     /// The sampler.
@@ -55,6 +57,8 @@ pub(super) struct Studio<B: Machinery> {
     pub(super) device: B,
     /// The model's parameters on the device.
     parameters: Parameters<B>,
+    /// The weaker model's.
+    weaker_parameters: Option<Parameters<B>>,
 }
 
 impl<B: Machinery> Deref for Studio<B> {
@@ -93,15 +97,20 @@ impl Ready {
         let schedule = model.scheduler.schedule.build().at(&place)?;
         let sampler = sampler(given, &model)?;
         let options = options(how, sampler, &model, &schedule)?;
-        let guided = guided(how, &model).map_err(|failure| failure.place(&place))?;
+        let guidance = guidance(how, &model).map_err(|failure| failure.place(&place))?;
+        let weaker = match guidance.as_ref().map(|guidance| guidance.away) {
+            Some(Away::Weaker) => Some(weaker(how, path, &model)?),
+            _ => None,
+        };
         let (seed, batch) = (how.seed, how.batch.map(|batch| batch as usize));
-        Ok((Self { output, place, which, seed, batch, guided, model, sampler, options, schedule }, device))
+        Ok((Self { output, place, which, seed, batch, guidance, weaker, model, sampler, options, schedule }, device))
     }
 
     /// On a device.
     pub(super) fn on<B: Machinery>(self, device: B) -> Result<Studio<B>> {
-        let parameters = Parameters::from_host(&device, self.model.unet.layout(), &self.model.parameters)?;
-        Ok(Studio { ready: self, device, parameters })
+        let of = |model: &Trained| Parameters::from_host(&device, model.unet.layout(), &model.parameters);
+        let (parameters, weaker_parameters) = (of(&self.model)?, self.weaker.as_ref().map(of).transpose()?);
+        Ok(Studio { ready: self, device, parameters, weaker_parameters })
     }
 
     /// The sampler's steps.
@@ -181,7 +190,8 @@ impl Ready {
 
     /// What pictures say that they were made with.
     pub(super) fn about(&self) -> Value {
-        let guidance = self.guided.as_ref().map(|(guidance, _)| guidance);
+        let of = |away: fn(Away) -> bool| self.guidance.as_ref().filter(|guidance| away(guidance.away));
+        let (guidance, autoguidance) = (of(|away| away != Away::Weaker), of(|away| away == Away::Weaker));
         json!({
             "sampler": self.sampler.name,
             "steps": self.options.steps.unwrap_or(self.schedule.time_steps()),
@@ -192,7 +202,9 @@ impl Ready {
             "clip": self.options.clip,
             "threshold": self.options.threshold.map(|threshold| threshold.ratio),
             "guidance": guidance.map(|guidance| guidance.weight),
-            "guidance_rescale": guidance.map(|guidance| guidance.rescale),
+            "autoguidance": autoguidance.map(|guidance| guidance.weight),
+            "weaker": self.weaker.as_ref().map(|weaker| &weaker.hash),
+            "guidance_rescale": self.guidance.as_ref().map(|guidance| guidance.rescale),
             "seed": self.seed,
             "weights": self.which.to_string(),
             "model": self.model.hash,
@@ -276,7 +288,8 @@ impl<B: Machinery> Studio<B> {
             batch: self.batch(image),
             begin: Begin::Seed,
             classes: None,
-            guided: self.guided.as_ref(),
+            guidance: self.guidance.as_ref(),
+            weaker: self.weaker.as_ref().map(|model| &model.unet).zip(self.weaker_parameters.as_ref()),
             film: Film::None,
             columns: 1,
         }
@@ -330,8 +343,10 @@ fn check(how: &How) -> Result<Option<&'static Sampler>> {
     if let Some(ratio) = how.threshold.filter(|ratio| !(0.0..=1.0).contains(ratio)) {
         return refuse(format!("--threshold {ratio} is not allowed; allowed: 0 to 1"));
     }
-    if let Some(weight) = how.guidance.filter(|weight| !weight.is_finite()) {
-        return refuse(format!("--guidance {weight} is not allowed; allowed: any finite number"));
+    for (flag, weight) in [("--guidance", how.guidance), ("--autoguidance", how.autoguidance)] {
+        if let Some(weight) = weight.filter(|weight| !weight.is_finite()) {
+            return refuse(format!("{flag} {weight} is not allowed; allowed: any finite number"));
+        }
     }
     if !(0.0..=1.0).contains(&how.guidance_rescale) {
         return refuse(format!("--guidance-rescale {} is not allowed; allowed: 0 to 1", how.guidance_rescale));
@@ -407,6 +422,7 @@ pub(super) fn weights(name: WeightsName) -> Weights {
     match name {
         WeightsName::Ema => Weights::Ema,
         WeightsName::Raw => Weights::Raw,
+        WeightsName::Early => Weights::Early,
     }
 }
 
@@ -424,18 +440,42 @@ fn interval(how: &How) -> Result<(f64, f64), Failure> {
     }
 }
 
-/// Guidance, and the class that stands for none.
-fn guided(how: &How, model: &Trained) -> Result<Option<(Guidance, usize)>, Failure> {
-    let Some(weight) = how.guidance else { return Ok(None) };
-    if !model.unet.config().is_class_conditional() {
-        return Err(Failure::usage("this model has no classes to be guided by").next("leave --guidance out"));
-    }
-    let Some(null) = null_class(how, model)? else {
-        return Err(Failure::usage("this model was not trained without classes, which guidance needs")
-            .next("train with --set data.class_dropout=0.1, or say --null-class K if one class stands for none"));
+/// The guidance that is asked for.
+fn guidance(how: &How, model: &Trained) -> Result<Option<Guidance>, Failure> {
+    let guidance = match (how.guidance, how.autoguidance) {
+        (Some(weight), _) => Guidance::new(no_class(how, model)?, weight),
+        (None, Some(weight)) => Guidance::new(Away::Weaker, weight),
+        (None, None) => return Ok(None),
     };
     let variance = model.scheduler.options.variance.is_learned();
-    let guidance =
-        Guidance { rescale: how.guidance_rescale, interval: interval(how)?, variance, ..Guidance::of(weight) };
-    Ok(Some((guidance, null)))
+    Ok(Some(Guidance { rescale: how.guidance_rescale, interval: interval(how)?, variance, ..guidance }))
+}
+
+/// The class that stands for none.
+fn no_class(how: &How, model: &Trained) -> Result<Away, Failure> {
+    if !model.unet.config().is_class_conditional() {
+        return Err(Failure::usage("this model has no classes to be guided by")
+            .next("leave --guidance out; --autoguidance needs no classes"));
+    }
+    null_class(how, model)?.map(Away::NoClass).ok_or_else(|| {
+        Failure::usage("this model was not trained without classes, which guidance needs")
+            .next("train with --set data.class_dropout=0.1, or say --null-class K if one class stands for none")
+    })
+}
+
+/// The model that autoguidance leads away from: the one that is named, or the same at an earlier step.
+fn weaker(how: &How, path: &Path, model: &Trained) -> Result<Trained> {
+    let Some(weaker) = &how.weaker else {
+        let hint = "name an earlier checkpoint or a smaller model by --weaker; train --set ema.early=STEP keeps weights for it";
+        return Trained::load(path, Weights::Early).at(path.display()).next(hint);
+    };
+    let place = weaker.display();
+    let weaker = Trained::load(weaker, weights(how.weights)).at(place.to_string())?;
+    match model.unlike(&weaker) {
+        Some(why) => {
+            let what = format!("it cannot be what {} is led away from: {why}", path.display());
+            Err(Failure::new(what).place(place).next("an earlier checkpoint of the same run always can").into())
+        }
+        None => Ok(weaker),
+    }
 }

@@ -1,7 +1,7 @@
 use ddpm_kernels::Backend;
 use ddpm_tensor::{Tensor, View};
 
-use super::{Sinusoid, TimeCache, TimeEmbedding, plus};
+use super::{TimeCache, TimeEmbedding, Waves, plus};
 use crate::config::{ClassEmbedType, UNetConfig};
 use crate::error::expect;
 use crate::layout::{Init, Layout, ParamId, Role};
@@ -73,11 +73,11 @@ pub enum ClassCache<B: Backend> {
 
 impl ClassEmbedding {
     /// Adds what `class_embed_type` and `num_class_embeds` ask for.
-    pub fn new(layout: &mut Layout, config: &UNetConfig, sinusoid: Sinusoid) -> Self {
+    pub fn new(layout: &mut Layout, config: &UNetConfig, waves: impl Into<Waves>) -> Self {
         let mut at = layout.at("class_embedding");
         let dim = config.embedding_dim();
         match (config.class_embed_type, config.num_class_embeds) {
-            (Some(ClassEmbedType::Timestep), _) => Self::Timestep(TimeEmbedding::new(at, sinusoid, dim)),
+            (Some(ClassEmbedType::Timestep), _) => Self::Timestep(TimeEmbedding::new(at, waves, dim)),
             (Some(ClassEmbedType::Identity), _) => Self::Identity,
             (None, Some(rows)) => {
                 Self::Table { weight: at.add("weight", [rows, dim], Role::Table, Init::Normal), rows }

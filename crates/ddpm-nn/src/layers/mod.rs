@@ -16,7 +16,7 @@ pub use class_embedding::{ClassCache, ClassEmbedding, Classes};
 pub use conv::Conv;
 pub use dense::Dense;
 pub use group_norm::{GroupNorm, NormGrad};
-pub use time_embedding::{Sinusoid, TimeCache, TimeEmbedding};
+pub use time_embedding::{Fourier, Sinusoid, TimeCache, TimeEmbedding, Waves};
 
 use std::sync::Arc;
 

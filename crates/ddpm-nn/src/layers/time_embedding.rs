@@ -2,7 +2,8 @@ use ddpm_kernels::{Backend, Epilogue, Operand};
 use ddpm_tensor::{Element, Tensor, View};
 
 use super::Dense;
-use crate::layout::{Init, Scope};
+use crate::error::expect;
+use crate::layout::{Init, ParamId, Role, Scope};
 use crate::{Parameters, Result};
 
 /// Sines and cosines of a time step, of geometric frequencies (Vaswani et al. 2017, section 3.5):
@@ -44,10 +45,77 @@ impl Sinusoid {
     }
 }
 
-/// A time step as a vector: `linear_2(SiLU(linear_1(sinusoid(t))))`.
+/// Sines and cosines of a noise level (Song et al. 2021, NCSN++ of "Score-based generative modeling through SDEs"):
+/// `sin(2π·w_i·ln t), cos(2π·w_i·ln t)` with fixed random frequencies w, which are parameters that nothing changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fourier {
+    /// w, `[half]`.
+    frequencies: ParamId,
+    half: usize,
+}
+
+impl Fourier {
+    /// Standard deviation of the frequencies.
+    const SCALE: f32 = 16.0;
+
+    /// Adds the frequencies at a place of a layout.
+    pub fn new(mut at: Scope<'_>, half: usize) -> Self {
+        Self { frequencies: at.add("weight", [half], Role::Fixed, Init::NormalOf(Self::SCALE)), half }
+    }
+
+    /// `[N, 2·half]`, row-major, of N noise levels above 0; rounded to f32 where PyTorch rounds.
+    fn rows<B: Backend>(self, backend: &B, parameters: &Parameters<B>, levels: &[f32]) -> Result<Vec<f32>> {
+        let positive = levels.iter().all(|&t| t > 0.0);
+        expect(positive, "Fourier time embedding", || "time steps above 0".to_owned(), || format!("{levels:?}"))?;
+        let frequencies = Tensor::copy_of(backend, parameters.view(self.frequencies)?)?.to_vec(backend)?;
+        let mut rows = Vec::with_capacity(levels.len() * 2 * self.half);
+        for t in levels {
+            let log = libm::log(f64::from(*t)) as f32;
+            for wave in [libm::sin, libm::cos] {
+                let angles = frequencies.iter().map(|w| log * w.to_f64() as f32 * 2.0 * std::f32::consts::PI);
+                rows.extend(angles.map(|angle| wave(f64::from(angle)) as f32));
+            }
+        }
+        Ok(rows)
+    }
+}
+
+/// What a time step is described by before anything is learned of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waves {
+    /// Of the time step.
+    Sinusoid(Sinusoid),
+    /// Of the logarithm of a noise level.
+    Fourier(Fourier),
+}
+
+impl From<Sinusoid> for Waves {
+    fn from(sinusoid: Sinusoid) -> Self {
+        Self::Sinusoid(sinusoid)
+    }
+}
+
+impl Waves {
+    /// Numbers that describe a time step.
+    pub fn width(self) -> usize {
+        match self {
+            Self::Sinusoid(sinusoid) => sinusoid.dim,
+            Self::Fourier(fourier) => 2 * fourier.half,
+        }
+    }
+
+    fn rows<B: Backend>(self, backend: &B, parameters: &Parameters<B>, timesteps: &[f32]) -> Result<Vec<f32>> {
+        match self {
+            Self::Sinusoid(sinusoid) => Ok(sinusoid.rows(timesteps)),
+            Self::Fourier(fourier) => fourier.rows(backend, parameters, timesteps),
+        }
+    }
+}
+
+/// A time step as a vector: `linear_2(SiLU(linear_1(waves(t))))`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TimeEmbedding {
-    sinusoid: Sinusoid,
+    waves: Waves,
     linear_1: Dense,
     linear_2: Dense,
 }
@@ -55,16 +123,17 @@ pub struct TimeEmbedding {
 /// What [`TimeEmbedding::backward`] needs of the forward pass.
 #[derive(Debug)]
 pub struct TimeCache<B: Backend> {
-    sinusoid: Tensor<B>,
+    waves: Tensor<B>,
     hidden: Tensor<B>,
 }
 
 impl TimeEmbedding {
-    /// Adds `linear_1` (sinusoid's width to `dim`) and `linear_2` (`dim` to `dim`) at a place of a layout.
-    pub fn new(mut at: Scope<'_>, sinusoid: Sinusoid, dim: usize) -> Self {
-        let linear_1 = Dense::new(at.at("linear_1"), sinusoid.dim, dim, Init::PAPER);
+    /// Adds `linear_1` (the waves' width to `dim`) and `linear_2` (`dim` to `dim`) at a place of a layout.
+    pub fn new(mut at: Scope<'_>, waves: impl Into<Waves>, dim: usize) -> Self {
+        let waves = waves.into();
+        let linear_1 = Dense::new(at.at("linear_1"), waves.width(), dim, Init::PAPER);
         let linear_2 = Dense::new(at.at("linear_2"), dim, dim, Init::PAPER);
-        Self { sinusoid, linear_1, linear_2 }
+        Self { waves, linear_1, linear_2 }
     }
 
     /// `[N, 1, 1, dim]`.
@@ -77,13 +146,14 @@ impl TimeEmbedding {
         parameters: &Parameters<B>,
         timesteps: &[f32],
     ) -> Result<(Tensor<B>, TimeCache<B>)> {
-        let rows: Vec<B::Elem> = self.sinusoid.rows(timesteps).into_iter().map(B::Elem::of_f32).collect();
-        let sinusoid = Tensor::from_slice(backend, [timesteps.len(), 1, 1, self.sinusoid.dim], &rows)?;
-        let operand = Operand::plain(sinusoid.view());
+        let rows = self.waves.rows(backend, parameters, timesteps)?;
+        let rows: Vec<B::Elem> = rows.into_iter().map(B::Elem::of_f32).collect();
+        let waves = Tensor::from_slice(backend, [timesteps.len(), 1, 1, self.waves.width()], &rows)?;
+        let operand = Operand::plain(waves.view());
         let hidden = self.linear_1.forward(backend, parameters, &operand, Epilogue::default())?.y;
         let operand = Operand::plain(hidden.view()).silu();
         let y = self.linear_2.forward(backend, parameters, &operand, Epilogue::default())?.y;
-        Ok((y, TimeCache { sinusoid, hidden }))
+        Ok((y, TimeCache { waves, hidden }))
     }
 
     /// Adds the parameters' gradients; a time step has none itself.
@@ -98,10 +168,10 @@ impl TimeEmbedding {
         dy: View<'_, B>,
         grads: &mut Parameters<B>,
     ) -> Result<()> {
-        let TimeCache { sinusoid, hidden } = cache;
+        let TimeCache { waves, hidden } = cache;
         let operand = Operand::plain(hidden.view()).silu();
         let d_hidden = self.linear_2.backward(backend, parameters, &operand, dy, Some(grads))?.g;
-        self.linear_1.parameter_grads(backend, &Operand::plain(sinusoid.view()), d_hidden.view(), grads)
+        self.linear_1.parameter_grads(backend, &Operand::plain(waves.view()), d_hidden.view(), grads)
     }
 }
 

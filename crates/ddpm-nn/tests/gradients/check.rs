@@ -1,6 +1,7 @@
 //! Finite differences: is a written backward pass the derivative of the forward pass?
 
 use ddpm_nn::Parameters;
+use ddpm_nn::layout::Role;
 use ddpm_tensor::random::{Address, Purpose};
 use ddpm_tensor::{Cpu, CpuOptions, Shape, Tensor};
 
@@ -118,6 +119,10 @@ impl Case<'_> {
 
         let mut tensors: Vec<(String, Place, Vec<f64>)> = Vec::new();
         for p in self.parameters.layout().parameters() {
+            if p.role == Role::Fixed {
+                assert!(flat[p.range.clone()].iter().all(|&g| g == 0.0), "{name}: {} is not learned", p.name);
+                continue;
+            }
             tensors.push((p.name.clone(), Place::Parameter(p.range.clone()), flat[p.range.clone()].to_vec()));
         }
         for (i, d) in d_inputs.iter().enumerate() {

@@ -22,7 +22,7 @@ fn parameters(cpu: &C, layout: &Arc<Layout>) -> Parameters<C> {
         let (scale, mean) = match p.role {
             Role::ConvWeight | Role::DenseWeight => (1.0 / (fan_in as f64).sqrt(), 0.0),
             Role::Gamma => (0.3, 1.0),
-            Role::Bias | Role::Beta | Role::Table => (0.3, 0.0),
+            Role::Bias | Role::Beta | Role::Table | Role::Fixed => (0.3, 0.0),
         };
         for (out, v) in flat[p.range.clone()].iter_mut().zip(normals(p.range.len(), i as u64)) {
             *out = mean + scale * v;

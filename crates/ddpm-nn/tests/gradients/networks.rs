@@ -1,4 +1,5 @@
 use ddpm_nn::classifier::{Classifier, ClassifierConfig};
+use ddpm_nn::config::TimeEmbeddingType;
 use ddpm_nn::{Classes, Mode, Parameters, UNet, UNetConfig};
 use ddpm_tensor::Tensor;
 
@@ -9,7 +10,8 @@ fn network(name: &str, config: &str, size: [usize; 3], labels: Option<&[usize]>,
     let cpu = cpu();
     let unet = UNet::new(&UNetConfig::from_json(config).unwrap()).unwrap();
     let [n, h, w] = size;
-    let times: Vec<f32> = [0.0, 13.5, 999.0].into_iter().take(n).collect();
+    let first = if unet.config().time_embedding_type == TimeEmbeddingType::Fourier { 0.25 } else { 0.0 };
+    let times: Vec<f32> = [first, 13.5, 999.0].into_iter().take(n).collect();
     let run = |p: &Parameters<C>, x: &[Tensor<C>], mode| {
         // A network whose classes are vectors takes them as its second input.
         let classes = x.get(1).map_or(labels.into(), |v| Classes::Vectors(v.view()));
@@ -69,6 +71,14 @@ fn centred_and_deep() {
         "center_input_sample": true, "class_embed_type": "timestep", "mid_block_scale_factor": 1.5,
         "add_attention": false, "time_embedding_dim": 7}"#;
     network("centred, deep, non-square", config, [2, 8, 4], Some(&[1, 6]), Mode::Differentiate, true);
+}
+
+#[test]
+fn noise_levels_by_fourier_features() {
+    let config = r#"{"in_channels": 1, "out_channels": 2, "block_out_channels": [4, 6], "norm_num_groups": 2,
+        "layers_per_block": 1, "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "attention_head_dim": null,
+        "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "time_embedding_type": "fourier", "class_embed_type": "timestep"}"#;
+    network("Fourier features", config, [2, 4, 4], Some(&[1, 6]), Mode::Differentiate, true);
 }
 
 #[test]

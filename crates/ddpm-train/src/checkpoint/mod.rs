@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `weights.safetensors` | the network's parameters |
 //! | `ema.safetensors` | their exponential moving average |
+//! | `early.safetensors` | that average as it was after the step `ema.early`; only where it is kept |
 //! | `moments.safetensors` | Adam's first (`m.…`) and second (`v.…`) moments |
 //! | `log_variance.safetensors` | the loss's learned variance at each time step, with moments and average; only where it is learned |
 //! | `losses.safetensors` | the losses from which time steps are drawn; only where they are |
@@ -36,6 +37,8 @@ use manifest::Manifest;
 pub const WEIGHTS: &str = "weights.safetensors";
 /// The file of their moving average.
 pub const EMA: &str = "ema.safetensors";
+/// The file of their moving average at an earlier step.
+pub const EARLY: &str = "early.safetensors";
 /// The file of Adam's moments.
 pub const MOMENTS: &str = "moments.safetensors";
 /// The file of the learned variances of the loss, with their moments and average.
@@ -149,7 +152,7 @@ impl<T> IoContext<T> for io::Result<T> {
     }
 }
 
-/// Which of a checkpoint's two sets of parameters.
+/// Which of a checkpoint's sets of parameters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Weights {
     /// As the optimiser left them.
@@ -157,6 +160,8 @@ pub enum Weights {
     /// Their exponential moving average, from which one samples.
     #[default]
     Ema,
+    /// That average as it was after the step `ema.early`: a weaker model, to be led away from.
+    Early,
 }
 
 impl fmt::Display for Weights {
@@ -164,6 +169,7 @@ impl fmt::Display for Weights {
         f.write_str(match self {
             Self::Raw => "raw",
             Self::Ema => "ema",
+            Self::Early => "early",
         })
     }
 }
@@ -312,6 +318,11 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Whether it holds a set of parameters: [`Weights::Early`] only where the run keeps it.
+    pub fn holds(&self, which: Weights) -> bool {
+        self.manifest.files.contains_key(file_of(which))
+    }
+
     /// Reads one set of parameters into a flat buffer.
     ///
     /// # Errors
@@ -322,11 +333,7 @@ impl Checkpoint {
         entries: &[Entry<'_>],
         data: &mut dyn WriteFlat,
     ) -> Result<(), CheckpointError> {
-        let name = match which {
-            Weights::Raw => WEIGHTS,
-            Weights::Ema => EMA,
-        };
-        self.read_tensors(name, entries, &mut [Target { prefix: "", data }])
+        self.read_tensors(file_of(which), entries, &mut [Target { prefix: "", data }])
     }
 
     /// Reads Adam's moments into flat buffers.
@@ -391,6 +398,15 @@ impl Checkpoint {
             return Err(CheckpointError::damaged(&self.folder.join(STATE), damage));
         }
         Ok(self.folder.join(name))
+    }
+}
+
+/// The file of a set of parameters.
+fn file_of(which: Weights) -> &'static str {
+    match which {
+        Weights::Raw => WEIGHTS,
+        Weights::Ema => EMA,
+        Weights::Early => EARLY,
     }
 }
 

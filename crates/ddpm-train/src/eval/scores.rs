@@ -148,6 +148,22 @@ pub fn inception_score(logits: Rows<'_>, splits: usize) -> Result<Spread, EvalEr
     Ok(Spread::of(&(0..splits.max(1)).map(score).collect::<Vec<_>>()))
 }
 
+/// The share of images whose largest logit of `[N, classes]` is that of the class they were drawn as.
+///
+/// # Errors
+/// Another number of classes than of rows, or a class that has no logit.
+pub fn agreement(logits: Rows<'_>, classes: &[usize]) -> Result<f64, EvalError> {
+    let (rows, width) = (logits.count(), logits.width);
+    expect(classes.len() == rows && rows > 0, "agreement", || format!("{rows} classes"), || classes.len().to_string())?;
+    let most = classes.iter().copied().max().unwrap_or(0);
+    expect(most < width, "agreement", || format!("classes below {width}"), || most.to_string())?;
+    let agrees = |i: usize| {
+        let row = logits.row(i);
+        row.iter().enumerate().all(|(j, &x)| j == classes[i] || x < row[classes[i]])
+    };
+    Ok((0..rows).filter(|&i| agrees(i)).count() as f64 / rows as f64)
+}
+
 /// How two sets of features cover each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cover {

@@ -200,7 +200,7 @@ fn bubbliiiing() -> Settings {
             clip_norm: 0.0,
             ..OptimiserSettings::default()
         },
-        ema: EmaSettings { decay: 0.9999, warmup: true },
+        ema: EmaSettings { decay: 0.9999, warmup: true, ..EmaSettings::default() },
         ..Settings::default()
     }
 }
@@ -222,7 +222,7 @@ fn compvis() -> Settings {
             clip_norm: 0.0,
             ..OptimiserSettings::default()
         },
-        ema: EmaSettings { decay: 0.9999, warmup: true },
+        ema: EmaSettings { decay: 0.9999, warmup: true, ..EmaSettings::default() },
         preview: PreviewSettings { count: 16, ..PreviewSettings::default() },
         ..Settings::default()
     }

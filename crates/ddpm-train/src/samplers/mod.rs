@@ -13,7 +13,7 @@
 //! | `unipc` | UniPC |
 //! | `euler`, `euler_ancestral`, `heun`, `lms` | over noise levels |
 //!
-//! `guidance` mixes what the network says with and without a class, `inpaint` fills a part of an image.
+//! `guidance` mixes what the network says with and without a class, or what it and a weaker one say, `inpaint` fills a part of an image.
 //!
 //! `spacing` and `grid` say which time steps and noise levels are visited, `bound` where x̂_0 is cut, `step` what a step is
 //! and `run` how it is taken.
@@ -56,7 +56,7 @@ pub mod unipc;
 
 pub use bound::{Bound, Threshold};
 pub use grid::{FinalSigma, Levels};
-pub use guidance::{Guidance, guided_output};
+pub use guidance::{Asked, Away, Guidance, guided_output};
 pub use inpaint::Inpainting;
 pub use options::{Previous, SamplerOptions, SolverType};
 pub use run::{Images, Moment, Run, latents};

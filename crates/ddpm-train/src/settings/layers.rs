@@ -182,6 +182,15 @@ impl Settings {
             let why = "there are no classes to drop; data.classes=true learns them".to_owned();
             return conflict("data.class_dropout", &self.data.class_dropout, why);
         }
+        let preview = &self.preview;
+        if preview.autoguidance != 1.0 && self.ema.early == 0 {
+            let why = "there are no weaker weights to be led away from; ema.early=STEP keeps some".to_owned();
+            return conflict("preview.autoguidance", &preview.autoguidance, why);
+        }
+        if preview.autoguidance != 1.0 && preview.guidance != 1.0 {
+            let why = format!("pictures are guided one way only, and preview.guidance = {}", preview.guidance);
+            return conflict("preview.autoguidance", &preview.autoguidance, why);
+        }
         self.optimiser.check()?;
         let size = self.data.size;
         if size.height() > 0 {

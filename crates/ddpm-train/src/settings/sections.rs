@@ -209,6 +209,8 @@ section! {
         decay: f64 = 0.9999, Allowed::Number(Range::below(0.0, 1.0));
         /// Forget faster at first: the n-th update keeps min(decay, (1 + n) / (10 + n)).
         warmup: bool = false, Allowed::Switch;
+        /// The average as it is after this many steps is kept beside it, for guidance away from it (Karras et al. 2024); 0 keeps none.
+        early: u64 = 0, Allowed::Whole(0, MANY);
     }
 }
 
@@ -267,6 +269,10 @@ section! {
         eta: f64 = 0.0, Allowed::Number(Range::closed(0.0, 1.0));
         /// Strength of guidance towards the classes (Ho and Salimans 2022), where data.class_dropout allows it: 1 follows them, more exaggerates.
         guidance: f64 = 1.0, Allowed::Number(Range::closed(0.0, 100.0));
+        /// Strength of guidance away from the weights that ema.early keeps (Karras et al. 2024): 1 is none, 2 to 3 make up for a short training.
+        autoguidance: f64 = 1.0, Allowed::Number(Range::closed(0.0, 100.0));
+        /// The lowest time step at which pictures are guided: near the image guidance only roughens (Kynkäänniemi et al. 2024).
+        guidance_from: u64 = 0, Allowed::Whole(0, MANY);
         /// Held-out pictures whose loss is measured, at most; 0 for none.
         heldout: usize = 512, Allowed::Whole(0, MANY);
     }

@@ -76,6 +76,8 @@ pub struct Trainer<B: Backend<Elem = f32>> {
     m: Parameters<B>,
     v: Parameters<B>,
     ema: Parameters<B>,
+    /// The average after the step `ema.early`, from then on.
+    early: Option<Parameters<B>>,
     step: u64,
     host: Host,
 }
@@ -155,6 +157,7 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
             m,
             v,
             ema,
+            early: None,
             step: 0,
             host,
         })
@@ -208,11 +211,12 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         &self.backend
     }
 
-    /// The parameters, or their average.
+    /// The parameters, their average, or that average as it was after the step `ema.early` (as it is, before it).
     pub fn parameters(&self, which: Weights) -> &Parameters<B> {
         match which {
             Weights::Raw => &self.parameters,
             Weights::Ema => &self.ema,
+            Weights::Early => self.early.as_ref().unwrap_or(&self.ema),
         }
     }
 

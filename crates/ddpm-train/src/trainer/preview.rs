@@ -12,7 +12,7 @@ use super::{Preview, Trainer};
 use crate::checkpoint::Weights;
 use crate::diffusion::DiffusionError;
 use crate::error::Error;
-use crate::samplers::{self, Guidance, Images, Plan, SamplerOptions, guided_output};
+use crate::samplers::{self, Asked, Away, Guidance, Images, Plan, SamplerOptions, guided_output};
 
 /// Why sampling ended early.
 pub(super) enum Ended {
@@ -65,6 +65,21 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         (sampler.plan)(&self.schedule, &SamplerOptions::from(&self.settings))
     }
 
+    /// The guidance of previews of the averaged weights, and of the final pictures; others are not guided away from earlier weights.
+    pub fn preview_guidance(&self) -> Option<Guidance> {
+        let preview = &self.settings.preview;
+        let null = self.data().classes().and_then(|classes| self.settings.null_class(classes.len()));
+        let guidance = if preview.autoguidance == 1.0 {
+            Guidance::new(Away::NoClass(null?), preview.guidance)
+        } else {
+            // until then there is nothing weaker
+            self.early.as_ref()?;
+            Guidance::new(Away::Weaker, preview.autoguidance)
+        };
+        let interval = (preview.guidance_from as f64, f64::INFINITY);
+        Some(Guidance { interval, variance: self.criterion.learns_variance, ..guidance })
+    }
+
     /// Images of these indices by the sampler of previews.
     pub(super) fn sample(&self, which: Weights, of: Range<usize>, stop: &AtomicBool) -> Result<Array4<f32>, Ended> {
         let plan = self.preview_plan().map_err(|error| Ended::Failed(error.into()))?;
@@ -72,10 +87,8 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let count = of.len();
         let at_once = self.settings.images_at_once().clamp(1, count.max(1));
         let classes = self.data().classes().map(<[String]>::len);
-        let null = classes.and_then(|classes| self.settings.null_class(classes));
-        let guidance =
-            Guidance { variance: self.criterion.learns_variance, ..Guidance::of(self.settings.preview.guidance) };
-        let guided = null.map(|null| (guidance, null));
+        let guidance = self.preview_guidance();
+        let guidance = guidance.filter(|guidance| guidance.away != Away::Weaker || which == Weights::Ema);
         let mut all = Array4::zeros((count, height, width, channels));
         for first in (0..count).step_by(at_once) {
             let n = at_once.min(count - first);
@@ -89,11 +102,20 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
                 images,
                 false,
                 |x, t| {
-                    guided_output(guided.as_ref(), &self.backend, x, t, wanted.as_deref(), |x, times, classes| {
-                        let parameters = self.parameters(which);
-                        let pass = self.unet.forward(&self.backend, parameters, x.view(), times, classes, Mode::Infer);
-                        Ok::<_, Ended>(pass?.0)
-                    })
+                    guided_output(
+                        guidance.as_ref(),
+                        &self.backend,
+                        x,
+                        t,
+                        wanted.as_deref(),
+                        |asked, x, times, classes| {
+                            let parameters =
+                                self.parameters(if asked == Asked::Model { which } else { Weights::Early });
+                            let pass =
+                                self.unet.forward(&self.backend, parameters, x.view(), times, classes, Mode::Infer);
+                            Ok::<_, Ended>(pass?.0)
+                        },
+                    )
                 },
                 |_| if stop.load(Ordering::Relaxed) { Err(Ended::Stopped) } else { Ok(()) },
             )?;

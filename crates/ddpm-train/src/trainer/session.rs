@@ -10,6 +10,7 @@ use super::{Observer, StepReport, Trainer};
 use crate::checkpoint::{self, CheckpointError};
 use crate::error::Error;
 use crate::run::{Metrics, RunDir, RunLock};
+use crate::samplers::Guidance;
 
 /// Images whose gradients are summed in one go: micro-batches of a multiple of it change no bit.
 const GROUP: usize = 16;
@@ -169,7 +170,8 @@ impl<B: Backend<Elem = f32>> Session<B> {
             0 => 1.0 / (FORWARDS_PER_STEP * report.images_per_s),
             count => started.elapsed().as_secs_f64() / (2 * count) as f64,
         };
-        let wanted = 2.0 * forward * (settings.preview.count * settings.preview.steps) as f64;
+        let passes = Guidance::passes(self.trainer.preview_guidance().as_ref());
+        let wanted = 2.0 * forward * (passes * settings.preview.count * settings.preview.steps) as f64;
         if wanted > self.trained.as_secs_f64() {
             observer.message(&format!(
                 "no preview at step {}: it would take about {wanted:.0} s, longer than the {:.0} s of training so far",

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use ddpm_kernels::Backend;
+use ddpm_nn::Parameters;
 
 use super::Trainer;
 use super::log_variance::LogVariances;
 use crate::checkpoint::{
-    self, Checkpoint, Contents, Entry, FromDevice, LOG_VARIANCE, LOSSES, More, Source, State, Target, ToDevice,
+    self, Checkpoint, Contents, EARLY, Entry, FromDevice, LOG_VARIANCE, LOSSES, More, Source, State, Target, ToDevice,
     Weights, entries,
 };
 use crate::diffusion::REMEMBERED;
@@ -52,11 +53,18 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
                 .map(|(prefix, data)| Source { prefix, data })
                 .collect(),
         });
-        let more: Vec<More<'_>> = losses.into_iter().chain(variances).collect();
+        let network = entries(self.unet.layout());
+        let early = self.early.as_ref().map(|early| from(early.buffer()));
+        let early = early.as_ref().map(|data| More {
+            name: EARLY,
+            entries: &network,
+            sources: vec![Source { prefix: "", data }],
+        });
+        let more: Vec<More<'_>> = losses.into_iter().chain(variances).chain(early).collect();
         let contents = Contents {
             state,
             config: &self.settings.to_toml_of_numbers(),
-            entries: &entries(self.unet.layout()),
+            entries: &network,
             weights: &from(self.parameters.buffer()),
             ema: &from(self.ema.buffer()),
             m: &from(self.m.buffer()),
@@ -91,6 +99,11 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let mut m = ToDevice { backend, buffer: self.m.buffer_mut() };
         let mut v = ToDevice { backend, buffer: self.v.buffer_mut() };
         checkpoint.read_moments(&entries, &mut m, &mut v)?;
+        if checkpoint.holds(Weights::Early) {
+            let mut early = Parameters::zeros(backend, self.unet.layout())?;
+            checkpoint.read_weights(Weights::Early, &entries, &mut ToDevice { backend, buffer: early.buffer_mut() })?;
+            self.early = Some(early);
+        }
         if let Some(history) = &mut self.history {
             let shapes = loss_shapes(self.schedule.time_steps());
             let mut target = [Target { prefix: "", data: history.flat_mut() }];

@@ -78,6 +78,9 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
             }
         }
         self.step += 1;
+        if self.step == self.settings.ema.early {
+            self.early = Some(self.ema.duplicate(&self.backend)?);
+        }
 
         let mean = |sum: f64| sum / batch as f64;
         Ok(StepReport {

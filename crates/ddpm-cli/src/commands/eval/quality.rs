@@ -1,6 +1,7 @@
 //! `ddpm eval fid|kid|is|pr|sfid`: a model's pictures against data, by the features of another network.
 
 use std::{
+    fmt::Write as _,
     fs::File,
     io::{BufReader, BufWriter},
     ops::Range,
@@ -17,6 +18,7 @@ use ddpm_train::{
 };
 use serde_json::{Value, json};
 
+use super::super::classes::WithoutClass;
 use super::{
     Machinery, Studio,
     judge::{Judge, Side},
@@ -41,7 +43,11 @@ pub(super) fn run<B: Machinery>(args: &EvalArgs, output: Output, studio: &Studio
     let n = args.n.map_or(COUNT, |n| n as usize);
     let drawn = judge.drawn(&args.how, output, n, &[args.measure], &|| Ok(()))?;
     let model = drawn.into_iter().next().context("nothing was kept")?;
-    let (words, mut found) = score(args, studio.seed(), &judge, &model, data.as_ref())?;
+    let (mut words, mut found) = score(args, studio.seed(), &judge, &model, data.as_ref())?;
+    if let Some(share) = agreement(args, studio, &judge, &model, n)? {
+        let _ = write!(words, "  agreement {share:.4} (the share seen as the class it was drawn as)");
+        found["agreement"] = json!(share);
+    }
     let against = data.as_ref().map(|data| format!(" against {} of {}", data.n, data.name)).unwrap_or_default();
     output.result(&format!("{words}  {n} pictures{against}"))?;
     output.result(&format!("features: {}, resize: {}", judge.network.name(), judge.network.resize()))?;
@@ -139,6 +145,25 @@ impl<B: Machinery> Asked<'_, B> {
         };
         appear(path, |file| Ok(eval::write_reference(BufWriter::new(file), pooled, Some(placed), &about)?))
             .at(path.display())
+    }
+}
+
+/// How often the program's own classifier, whose classes are the digits, sees the class that a picture was drawn as.
+fn agreement<B: Machinery>(
+    args: &EvalArgs,
+    studio: &Studio<B>,
+    judge: &Judge<'_, B>,
+    model: &Side,
+    n: usize,
+) -> Result<Option<f64>> {
+    let digits = judge.network.widths().logits;
+    let same = args.features.is_none() && studio.model.classes.len() == digits;
+    let labels = studio.classes(&args.how, WithoutClass::Turns)?.labels(n);
+    match (args.measure, model, labels) {
+        (Measure::Is, Side::Rows(logits), Some(labels)) if same && labels.iter().all(|&label| label < digits) => {
+            Ok(Some(scores::agreement(Rows::new(logits, digits)?, &labels)?))
+        }
+        _ => Ok(None),
     }
 }
 

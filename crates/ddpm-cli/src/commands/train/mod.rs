@@ -130,11 +130,13 @@ fn memory_needed<B: Machinery>(
     [height, width]: [usize; 2],
 ) -> Result<u64> {
     let at_once = settings.images_at_once().min(settings.train.batch);
+    let early = if settings.ema.early > 0 { Memory::of(config, height, width)?.sampling_fixed } else { 0 };
     let need = |images: usize| -> Result<u64> {
-        Ok(match device.rehearsal()? {
-            Some(rehearsal) => memory::of_training(&rehearsal, config, [height, width], images)?,
-            None => Memory::of(config, height, width)?.training(images),
-        })
+        Ok(early
+            + match device.rehearsal()? {
+                Some(rehearsal) => memory::of_training(&rehearsal, config, [height, width], images)?,
+                None => Memory::of(config, height, width)?.training(images),
+            })
     };
     let needed = need(at_once)?;
     let available = memory::available();

@@ -7,6 +7,7 @@ use ddpm_kernels::Backend;
 use ddpm_train::{
     checkpoint::{Weights, steps},
     run::RunDir,
+    samplers::Guidance,
     settings::Settings,
     trainer::Trainer,
 };
@@ -71,7 +72,9 @@ pub(super) fn pictures<B: Backend<Elem = f32>>(
     let curves = Curves::read(run)?;
     let trained = curves.seconds(settings);
     let speed = curves.median("images_per_s").unwrap_or(f64::INFINITY);
-    let time = (count * wanted) as f64 / (FORWARDS_PER_STEP * speed);
+    let guidance = trainer.preview_guidance();
+    let passes = Guidance::passes(guidance.as_ref());
+    let time = (passes * count * wanted) as f64 / (FORWARDS_PER_STEP * speed);
     if time > trained {
         output.note(&format!(
             "no samples.png and denoising.gif: they would take about {}, longer than the {} of training; ddpm sample {} \
@@ -100,7 +103,8 @@ pub(super) fn pictures<B: Backend<Elem = f32>>(
         batch,
         begin: Begin::Seed,
         classes: classes.as_deref(),
-        guided: None,
+        guidance: guidance.as_ref(),
+        weaker: Some((trainer.unet(), trainer.parameters(Weights::Early))),
         film: Film::Xt,
         columns: grid::columns(count),
     };
@@ -115,7 +119,8 @@ pub(super) fn pictures<B: Backend<Elem = f32>>(
         drawn => drawn.at(run.root().display())?,
     };
     let about = json!({
-        "sampler": settings.preview.sampler, "steps": wanted, "eta": settings.preview.eta, "seed": settings.train.seed, "weights": "ema",
+        "sampler": settings.preview.sampler, "steps": wanted, "eta": settings.preview.eta, "guidance": settings.preview.guidance,
+        "autoguidance": settings.preview.autoguidance, "guidance_from": settings.preview.guidance_from, "seed": settings.train.seed, "weights": "ema",
         "model_step": trainer.steps_done(), "index": [0, count - 1], "class": classes,
         "model": newest.as_deref().and_then(hash), "program": concat!("ddpm ", env!("CARGO_PKG_VERSION")),
     });

@@ -73,7 +73,7 @@ pub fn train<B: Backend<Elem = f32>>(backend: &B, mut watch: impl FnMut(u64, f64
         weight_decay: 0.02,
         ..OptimiserSettings::default()
     };
-    let ema_settings = EmaSettings { decay: 0.99, warmup: true };
+    let ema_settings = EmaSettings { decay: 0.99, warmup: true, ..EmaSettings::default() };
     let mut parameters = Parameters::from_host(backend, layout, &network.initial(SEED))?;
     let mut ema = parameters.duplicate(backend)?;
     let zeros = || Parameters::zeros(backend, layout);
