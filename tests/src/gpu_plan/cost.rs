@@ -105,9 +105,8 @@ pub fn cost(launch: &Launch) -> Option<Cost> {
             let weights = packed(s.taps, half(16), half(18));
             elements(products * 2.0 * s.pixels * s.taps * x.channels * s.out, FLOAT * moved + weights)
         }
-        "pack_weights_rounded" | "pack_weights_split" => {
-            elements(0.0, FLOAT * n(2) * n(3) * n(4) + packed(n(2), n(6), n(5)))
-        }
+        // a thread packs eight numbers to one or two of bf16 each
+        "pack_weights" => elements(0.0, f64::from(launch.blocks()) * f64::from(launch.threads) * 64.0),
         "add_parts_f32" => elements(n(6) * n(7), FLOAT * n(7) * (n(6) + 1.0 + float(3))),
         "conv_weight_grad_3_f32"
         | "conv_weight_grad_1_f32"
@@ -121,7 +120,14 @@ pub fn cost(launch: &Launch) -> Option<Cost> {
             let moved = x.stored() + s.pixels * s.out + slices * weights;
             elements(products * 2.0 * s.pixels * weights, FLOAT * moved)
         }
-        "add_slices_f32" => elements(n(2) * n(3), FLOAT * n(2) * (n(3) + 2.0)),
+        "add_sums_f32" => {
+            let all = a[0].chunks_exact(6).take(a[0][48] as u32 as usize);
+            let slices = |e: &[u64]| f64::from((e[4] >> 32) as u32);
+            let (flops, moved) = all.fold((0.0, 0.0), |(flops, moved), e| {
+                (flops + e[2] as f64 * slices(e), moved + e[2] as f64 * (slices(e) + 2.0))
+            });
+            elements(flops, FLOAT * moved)
+        }
         "attention_statistics_f32" | "attention_statistics_split" => Some(attention(launch, 3, products, 2.0)),
         "attention_grad_statistics_f32" | "attention_grad_statistics_split" => {
             Some(attention(launch, 5, 2.0 * products, 4.0))
@@ -134,9 +140,10 @@ pub fn cost(launch: &Launch) -> Option<Cost> {
             Some(attention(launch, 6, products * (1.0 + 2.0 * f64::from(launch.grid[1])), 5.0))
         }
         "channel_statistics_f32" => elements(5.0 * n(2) * n(3) * n(4), FLOAT * n(2) * n(3) * n(4)),
-        "norm_statistics_f32" => elements(0.0, FLOAT * 2.0 * n(3) * (n(4) + n(5))),
+        "norm_statistics_f32" => {
+            elements(0.0, FLOAT * n(3) * (n(4) + n(5)) * (2.0 + if a[12][0] == 0 { 0.0 } else { 7.0 }))
+        }
         "pixel_sums_f32" => elements(n(2) * n(3) * n(4), FLOAT * n(2) * n(3) * n(4)),
-        "batch_sums_f32" => elements(n(2) * n(3), FLOAT * n(2) * n(3)),
         "gather_rows_f32" => elements(0.0, 2.0 * FLOAT * n(3) * n(4)),
         "scatter_rows_f32" => elements(n(3) * n(4), 2.0 * FLOAT * n(3) * n(4)),
         "add_scaled_f32" => elements(2.0 * n(3), 3.0 * FLOAT * n(3)),
@@ -152,6 +159,14 @@ pub fn cost(launch: &Launch) -> Option<Cost> {
             let x = Operand::of(&a[1]);
             let read = if x.is_plain { x.value() } else { x.value() + x.stored() };
             elements(40.0 * x.stored(), FLOAT * (read + x.stored()))
+        }
+        // both times that it is read
+        "operand_backward_f32" => {
+            let x = Operand::of(&a[2]);
+            let (parts, times) = (n(1), if a[2][2] == 0 { 1.0 } else { 2.0 });
+            let stored = if x.is_plain { 0.0 } else { x.stored() };
+            let read = times * (parts * x.value() + stored) + x.stored() * (float(4) + float(5));
+            elements(times * 45.0 * x.stored(), FLOAT * (read + x.stored()))
         }
         "operand_grad_f32" => {
             let x = Operand::of(&a[1]);

@@ -3,10 +3,10 @@
 
 use crate::host;
 use ddpm_kernels::adamw::AdamWStep;
-use ddpm_kernels::conv::{Geometry, Padding};
+use ddpm_kernels::conv::{Along, ConvGrad, Geometry, Padding, ParameterGrads};
 use ddpm_kernels::loss::LossKind;
 use ddpm_kernels::posterior::StepCoefficients;
-use ddpm_kernels::{Backend, Dropout, Epilogue, Norm, Operand, Parts};
+use ddpm_kernels::{Backend, Dropout, Epilogue, Norm, NormParameters, Operand, Parts};
 use ddpm_tensor::random::{Address, Purpose};
 use ddpm_tensor::{Cuda, Device, Precision, Shape, Tensor};
 use std::sync::LazyLock;
@@ -120,7 +120,9 @@ impl Conv {
         let dy = normal(d, 10, size);
         let (of_a, of_b) = (d.channel_statistics(x_a.view()).unwrap(), d.channel_statistics(x_b.view()).unwrap());
         let of_parts = [Some(of_a.view()), (b > 0).then(|| of_b.view())];
-        let statistics = d.norm_statistics(of_parts, h * w, groups.max(1), 1e-5).unwrap();
+        let known =
+            NormParameters { gamma: gamma.view(), beta: beta.view(), scale_shift: enlarge.then(|| scale_shift.view()) };
+        let statistics = d.norm_statistics_for(of_parts, h * w, groups.max(1), 1e-5, &known).unwrap();
         let norm = (groups > 0).then(|| Norm {
             groups,
             statistics: statistics.view(),
@@ -133,6 +135,9 @@ impl Conv {
         let address = Address::new(5, Purpose::Dropout).at_step(8);
         let x = x.dropout((groups > 0).then_some(Dropout { probability: 0.3, address }));
         d.operand_value(&x).unwrap();
+        let unknown = d.norm_statistics(of_parts, h * w, groups.max(1), 1e-5).unwrap();
+        let norm = x.norm.map(|norm| Norm { statistics: unknown.view(), ..norm });
+        d.operand_value(&Operand { norm, ..x }).unwrap();
         let epilogue = Epilogue {
             bias: Some(bias.view()),
             channel: Some(channel.view()),
@@ -150,6 +155,13 @@ impl Conv {
         }
         let add = normal(d, 12, [n, h, w, a]);
         d.operand_grad(&x, pulled, [Some(add.view()), None]).unwrap();
+
+        let mut grads = d.zeros(len + o + 2 * c).unwrap();
+        let (dw, db, norm) = (0..len, len..len + o, [len + o..len + o + c, len + o + c..len + o + 2 * c]);
+        let product = ConvGrad { dy: dy.view(), dy_sums: None, w: weights.view(), dw, db: Some(db) };
+        let along = Along { whole: Some(normal(d, 13, [n, h, w, c])), first: Some(add) };
+        let wanted = ParameterGrads { buffer: &mut grads, norm: (groups > 0).then_some(norm) };
+        d.conv_backward(&[product], g, &x, along, Some(wanted), true).unwrap();
     }
 }
 
