@@ -150,13 +150,11 @@ impl Stale<'_> {
         if self.list.as_ref().is_none_or(|known| known.0 != words) {
             *self.list = None;
         }
-        match self.list {
-            Some(known) => Ok(&known.1),
-            None => {
-                let buffer = cuda.upload_values(&words)?;
-                Ok(&self.list.insert(Box::new((words, buffer))).1)
-            }
+        if let Some(known) = self.list {
+            return Ok(&known.1);
         }
+        let buffer = cuda.upload_values(&words)?;
+        Ok(&self.list.insert(Box::new((words, buffer))).1)
     }
 }
 
@@ -209,18 +207,18 @@ impl CudaBuffer {
     ) -> Result<Arc<Self>, E> {
         let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
         let Renewed { all, list } = &mut *renewed;
-        let place = match all.iter().position(|kept| kept.key == key) {
-            Some(place) => place,
-            None => {
-                all.push(Kept { key: key.to_vec(), made: Arc::new(alloc()?), of: 0 });
-                all.len() - 1
-            }
-        };
+        let known = all.iter().position(|kept| kept.key == key);
+        if known.is_none() {
+            all.push(Kept { key: key.to_vec(), made: Arc::new(alloc()?), of: 0 });
+        }
+        let place = known.unwrap_or(all.len() - 1);
         if all[place].of != self.contents {
             let stale = all.iter().filter(|kept| kept.of != self.contents);
             let stale = stale.map(|kept| (kept.key.clone(), Arc::clone(&kept.made))).collect();
             renew(Stale { all: stale, list })?;
-            all.iter_mut().for_each(|kept| kept.of = self.contents);
+            for kept in all.iter_mut() {
+                kept.of = self.contents;
+            }
         }
         Ok(Arc::clone(&all[place].made))
     }

@@ -31,7 +31,7 @@ pub(crate) fn backward(
     sums: bool,
 ) -> Result<OperandGrad<Cuda>, KernelError> {
     x.check(OPERATION)?;
-    let (mut grad, pairs) = ValueGrad::new(cuda, products, g, x)?.to_parts(cuda, x, &along, sums)?;
+    let (mut grad, pairs) = ValueGrad::new(cuda, products, g, x)?.into_parts(cuda, x, &along, sums)?;
     drop(along);
     if let Some(ParameterGrads { buffer, norm }) = grads {
         let norm = norm.zip(pairs.as_ref().map(Tensor::view));
@@ -144,7 +144,7 @@ impl ValueGrad {
     }
 
     /// The gradients of the operand's stored parts, and with a norm the sums over pixels of dn and dn·x̂, `[N, C, 2]`.
-    fn to_parts(
+    fn into_parts(
         self,
         cuda: &Cuda,
         x: &Operand<'_, Cuda>,
