@@ -96,41 +96,50 @@ __device__ __forceinline__ void load_halo(char *to, const Operand &x, const Conv
   }
 }
 
-// Weights [taps, C, O] as right operands: [slices, taps, SLICE_ROWS, columns] of bf16, zeros where there is no channel or no
-// column. `turned` reads them as [flipped taps, O, C]: `depth` is then O, and `width` C. A thread packs eight columns.
+// A product's weights, to be packed. The same fields in the same order as `conv::cuda::pack::Entry` in Rust.
+struct PackedWeights {
+  u64 from;   // floats before them
+  uint4 *to;
+  u32 taps, depth, width, columns;
+  u32 parts;  // numbers of bf16 for one of f32
+  u32 turned;
+  u32 first_block, chunks;  // blocks before those that pack it; chunks of eight columns
+};
+
 template <int PARTS>
-__device__ __forceinline__ void pack_weights(const float *w, uint4 *to, u32 taps, u32 depth, u32 width, u32 columns,
-                                             u32 slices, u32 turned) {
-  const u64 chunks = columns / 8, count = (u64)slices * taps * DEPTH<PARTS> * chunks;
-  for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += (u64)gridDim.x * blockDim.x) {
-    const u32 chunk = (u32)(i % chunks), row = (u32)(i / chunks % DEPTH<PARTS>);
-    const u64 step = i / chunks / DEPTH<PARTS>;
-    const u32 tap = (u32)(step % taps), k = (u32)(step / taps) * DEPTH<PARTS> + row, column = 8 * chunk;
-    float v[8];
+__device__ __forceinline__ void pack_chunk(const float *w, const PackedWeights &p, u32 i) {
+  const u32 chunks = p.columns / 8, chunk = i % chunks, row = i / chunks % DEPTH<PARTS>, step = i / chunks / DEPTH<PARTS>;
+  const u32 tap = step % p.taps, k = step / p.taps * DEPTH<PARTS> + row, column = 8 * chunk;
+  float v[8];
 #pragma unroll
-    for (u32 j = 0; j < 8; ++j) {
-      const u64 at = turned != 0 ? ((u64)(taps - 1 - tap) * width + column + j) * depth + k
-                                 : ((u64)tap * depth + k) * width + column + j;
-      v[j] = k < depth && column + j < width ? w[at] : 0.0f;
-    }
-    uint4 *out = to + (step * SLICE_ROWS + row) * chunks + chunk;
-    const uint4 high = make_uint4(rounded_pair(v[0], v[1]), rounded_pair(v[2], v[3]), rounded_pair(v[4], v[5]),
-                                  rounded_pair(v[6], v[7]));
-    *out = high;
-    if constexpr (PARTS == 2)
-      out[DEPTH<PARTS> * chunks] = make_uint4(low_pair(v[0], v[1], high.x), low_pair(v[2], v[3], high.y),
-                                              low_pair(v[4], v[5], high.z), low_pair(v[6], v[7], high.w));
+  for (u32 j = 0; j < 8; ++j) {
+    const u64 at = p.turned != 0 ? ((u64)(p.taps - 1 - tap) * p.width + column + j) * p.depth + k
+                                 : ((u64)tap * p.depth + k) * p.width + column + j;
+    v[j] = k < p.depth && column + j < p.width ? w[at] : 0.0f;
   }
+  uint4 *out = p.to + ((u64)step * SLICE_ROWS + row) * chunks + chunk;
+  const uint4 high = make_uint4(rounded_pair(v[0], v[1]), rounded_pair(v[2], v[3]), rounded_pair(v[4], v[5]),
+                                rounded_pair(v[6], v[7]));
+  *out = high;
+  if constexpr (PARTS == 2)
+    out[DEPTH<PARTS> * chunks] = make_uint4(low_pair(v[0], v[1], high.x), low_pair(v[2], v[3], high.y),
+                                            low_pair(v[4], v[5], high.z), low_pair(v[6], v[7], high.w));
 }
 
-extern "C" __global__ void pack_weights_rounded(const float *w, uint4 *to, u32 taps, u32 depth, u32 width, u32 columns,
-                                                u32 slices, u32 turned) {
-  pack_weights<1>(w, to, taps, depth, width, columns, slices, turned);
-}
-
-extern "C" __global__ void pack_weights_split(const float *w, uint4 *to, u32 taps, u32 depth, u32 width, u32 columns,
-                                              u32 slices, u32 turned) {
-  pack_weights<2>(w, to, taps, depth, width, columns, slices, turned);
+// Weights [taps, C, O] as right operands: [slices, taps, SLICE_ROWS, columns] of bf16, zeros where there is no channel or no
+// column. `turned` reads them as [flipped taps, O, C]: `depth` is then O, and `width` C. All of a list at once, from one
+// buffer; a thread packs eight columns of a row.
+extern "C" __global__ void pack_weights(const float *weights, const PackedWeights *list, u32 count) {
+  u32 own = 0, end = count;  // the last entry whose blocks begin at or before this one
+  while (end - own > 1) {
+    const u32 middle = (own + end) / 2;
+    if (list[middle].first_block <= blockIdx.x) own = middle; else end = middle;
+  }
+  const PackedWeights p = list[own];
+  const u32 i = (blockIdx.x - p.first_block) * blockDim.x + threadIdx.x;
+  if (i >= p.chunks) return;
+  if (p.parts == 1) pack_chunk<1>(weights + p.from, p, i);
+  else pack_chunk<2>(weights + p.from, p, i);
 }
 
 constexpr int STAGES = 3;         // slices of weights in shared memory: one is read, two are on their way

@@ -23,6 +23,23 @@ struct Operand {
 // What a norm comes to for an image and channel: mean; rstd; gamma' = gamma (1 + scale); gamma' rstd; beta' = beta (1 + scale) + shift.
 enum Field { MEAN, RSTD, GAMMA, SLOPE, SHIFT, FIELDS };
 
+// Puts the coefficients of a channel; scale_shift [N, 2C] may be null.
+__device__ __forceinline__ void put_coefficients(float *coefficients, u64 image, u32 c, u32 channels, float mean, float rstd,
+                                                 const float *gamma, const float *beta, const float *scale_shift) {
+  float scaled = gamma[c], shift = beta[c];
+  if (scale_shift != nullptr) {
+    const float factor = 1.0f + scale_shift[image * 2 * channels + c];
+    scaled *= factor;
+    shift = fmaf(shift, factor, scale_shift[image * 2 * channels + channels + c]);
+  }
+  float *to = coefficients + image * FIELDS * channels + c;
+  to[(u64)MEAN * channels] = mean;
+  to[(u64)RSTD * channels] = rstd;
+  to[(u64)GAMMA * channels] = scaled;
+  to[(u64)SLOPE * channels] = scaled * rstd;
+  to[(u64)SHIFT * channels] = shift;
+}
+
 __device__ __forceinline__ Floats field(const Operand &x, u32 image, Field f, u32 channel, int count) {
   return load(x.coefficients + ((u64)image * FIELDS + f) * x.channels + channel, count);
 }

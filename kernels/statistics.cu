@@ -1,6 +1,7 @@
 // Statistics for group normalisation (Wu and He 2018): mean and M2 = sum of (x - mean)^2, never the sum of x^2, which
 // loses digits when the mean is large.
 #include "channels.cuh"
+#include "operand.cuh"
 
 // Mean and M2 of each image and channel: x [N, P, C] -> y [N, C, 2]. Parts of an image are merged in order
 // (Chan et al. 1983, eq. 2.1). Grid x: 32 channels, y: images; blocks of LANES * 32 threads.
@@ -42,26 +43,34 @@ extern "C" __global__ void channel_statistics_f32(const float *x, float *y, u32 
 }
 
 // Mean and 1 / sqrt(variance + eps) of each image and group, y [N, groups, 2], from the channels' statistics of one
-// tensor (channels_b = 0) or of two that are concatenated. A thread takes a group; all channels have as many pixels.
+// tensor (channels_b = 0) or of two that are concatenated; all channels have as many pixels. Where `coefficients` is not null,
+// also what a norm with gamma, beta and scale_shift comes to. A block takes an image, a thread its groups, then its channels.
 extern "C" __global__ void norm_statistics_f32(const float *a, const float *b, float *y, u32 images, u32 channels_a,
-                                               u32 channels_b, u32 groups, u64 pixels, double eps) {
-  const u32 of = (channels_a + channels_b) / groups;
-  for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < (u64)images * groups; i += (u64)gridDim.x * blockDim.x) {
-    const u64 image = i / groups;
-    const u32 first = (u32)(i % groups) * of;
-    const auto at = [=](u32 channel) {
-      return channel < channels_a ? a + (image * channels_a + channel) * 2
-                                  : b + (image * channels_b + (channel - channels_a)) * 2;
-    };
-    double mean = 0.0, m2 = 0.0;
-    for (u32 c = 0; c < of; ++c) mean += (double)at(first + c)[0];
-    mean = mean / (double)of;
-    for (u32 c = 0; c < of; ++c) {
-      const double d = (double)at(first + c)[0] - mean;
-      m2 += (double)at(first + c)[1] + (double)pixels * (d * d);
+                                               u32 channels_b, u32 groups, u64 pixels, double eps, const float *gamma,
+                                               const float *beta, const float *scale_shift, float *coefficients) {
+  const u32 channels = channels_a + channels_b, of = channels / groups;
+  for (u64 image = blockIdx.x; image < images; image += gridDim.x) {
+    float *own = y + image * groups * 2;
+    for (u32 group = threadIdx.x; group < groups; group += blockDim.x) {
+      const u32 first = group * of;
+      const auto at = [=](u32 channel) {
+        return channel < channels_a ? a + (image * channels_a + channel) * 2
+                                    : b + (image * channels_b + (channel - channels_a)) * 2;
+      };
+      double mean = 0.0, m2 = 0.0;
+      for (u32 c = 0; c < of; ++c) mean += (double)at(first + c)[0];
+      mean = mean / (double)of;
+      for (u32 c = 0; c < of; ++c) {
+        const double d = (double)at(first + c)[0] - mean;
+        m2 += (double)at(first + c)[1] + (double)pixels * (d * d);
+      }
+      const double variance = m2 / (double)(of * pixels);
+      own[2 * group] = (float)mean;
+      own[2 * group + 1] = (float)(1.0 / sqrt(variance + eps));
     }
-    const double variance = m2 / (double)(of * pixels);
-    y[2 * i] = (float)mean;
-    y[2 * i + 1] = (float)(1.0 / sqrt(variance + eps));
+    if (coefficients == nullptr) continue;
+    __syncthreads();  // the image's groups are there
+    for (u32 c = threadIdx.x; c < channels; c += blockDim.x)
+      put_coefficients(coefficients, image, c, channels, own[c / of * 2], own[c / of * 2 + 1], gamma, beta, scale_shift);
   }
 }

@@ -21,19 +21,6 @@ extern "C" __global__ void pixel_sums_f32(const float *x, float *y, u32 images, 
   }
 }
 
-// grads[c] += the sum over the images of rows [N, C], in groups of 16 images. A thread takes a channel.
-extern "C" __global__ void batch_sums_f32(const float *rows, float *grads, u32 images, u32 channels) {
-  const u32 c = blockIdx.x * blockDim.x + threadIdx.x;
-  if (c >= channels) return;
-  float grad = grads[c];
-  for (u32 first = 0; first < images; first += 16) {
-    float sum = 0.0f;
-    for (u32 image = first; image < min(images, first + 16); ++image) sum += rows[(u64)image * channels + c];
-    grad += sum;
-  }
-  grads[c] = grad;
-}
-
 // Rows of table [K, C]: y [N, C]; indices [N] are below K.
 extern "C" __global__ void gather_rows_f32(const float *table, const u32 *indices, float *y, u32 images, u32 channels) {
   const u64 len = (u64)images * channels;
@@ -83,16 +70,37 @@ extern "C" __global__ void affine_f32(const float *x, float *y, float factor, fl
   });
 }
 
-// grads[i] += the sums of slices of images, partial [slices, len]: those of a group of 16 images from zero, the groups in order.
-extern "C" __global__ void add_slices_f32(const float *partial, float *grads, u64 len, u32 slices,
-                                          u32 slices_of_group) {
-  for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < len; i += (u64)gridDim.x * blockDim.x) {
-    float grad = grads[i];
-    for (u32 group = 0; group < slices; group += slices_of_group) {
-      float sum = 0.0f;
-      for (u32 slice = group; slice < min(slices, group + slices_of_group); ++slice) sum += partial[slice * len + i];
-      grad += sum;
-    }
-    grads[i] = grad;
+// Sums over the images of a batch, to be added to gradients: to[i] += the sum of from[slice * slice_stride + i * stride] over
+// the slices, those of a group of 16 images from zero, the groups in order. A slice is one image, or several that were summed.
+// The same fields in the same order as `sums::cuda::Addend` in Rust.
+struct Addend {
+  const float *from;
+  float *to;
+  u64 len, slice_stride;
+  u32 stride, slices, slices_of_group;
+  u32 first_block;  // of those that add it
+};
+constexpr u32 ADDENDS = 8;
+struct Addends {
+  Addend each[ADDENDS];
+  u32 count;
+};
+
+// Several such sums at once. Grid x: blocks of all of them, a thread for each element.
+extern "C" __global__ void add_sums_f32(Addends all) {
+  u32 own = 0;
+  while (own + 1 < all.count && blockIdx.x >= all.each[own + 1].first_block) ++own;
+  const Addend a = all.each[own];
+  const u64 i = (u64)(blockIdx.x - a.first_block) * blockDim.x + threadIdx.x;
+  if (i >= a.len) return;
+  const float *from = a.from + i * a.stride;
+  float grad = a.to[i];
+  for (u32 group = 0; group < a.slices; group += a.slices_of_group) {
+    const u32 end = min(a.slices, group + a.slices_of_group);
+    float sum = 0.0f;
+#pragma unroll 8
+    for (u32 slice = group; slice < end; ++slice) sum += from[slice * a.slice_stride];
+    grad += sum;
   }
+  a.to[i] = grad;
 }

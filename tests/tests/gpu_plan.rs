@@ -6,15 +6,16 @@
 #[path = "../../crates/ddpm-kernels/tests/cuda_on_cpu/stand_in.rs"]
 mod stand_in;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use ddpm_tensor::{Cuda, Precision};
-use ddpm_tests::gpu_plan::{Launch, Plan, Step, Usage, usages};
+use ddpm_tests::gpu_plan::{Launch, MULTIPROCESSORS, Plan, Step, Usage, usages};
 use ddpm_train::data::{DataOptions, DataSet};
 use ddpm_train::presets;
 use ddpm_train::trainer::{Engine, Trainer};
 
-/// What `cargo xtask gpu-plan` asks for: "PRESET BATCH".
+/// What `cargo xtask gpu-plan` asks for: "PRESET BATCH PRECISION".
 const ASKED: &str = "DDPM_GPU_PLAN";
 const NOTES: &str = "DDPM_STAND_IN_RECORD";
 
@@ -23,7 +24,7 @@ fn page() -> String {
 }
 
 /// The plan of a preset's training step. Runs the test of that name again, in a process where the driver is.
-fn plan(test: &str, preset: &str, batch: usize) -> Option<Plan> {
+fn plan(test: &str, preset: &str, batch: usize, precision: Precision) -> Option<Plan> {
     if std::env::var_os(NOTES).is_some() {
         let mut settings = presets::find(preset).unwrap().settings();
         settings.train.batch = batch;
@@ -34,8 +35,8 @@ fn plan(test: &str, preset: &str, batch: usize) -> Option<Plan> {
         let options = DataOptions { classes: settings.data.classes, holdout: 0.0, ..DataOptions::default() };
         let pixels = vec![128; size.iter().product()];
         let data = Arc::new(DataSet::from_pixels("plan", pixels, size, labels, None, &options).unwrap());
-        let engine = Engine { isa: "cuda".into(), precision: "strict".into() };
-        let cuda = Cuda::new(0, Precision::Strict).unwrap();
+        let engine = Engine { isa: "cuda".into(), precision: precision.to_string() };
+        let cuda = Cuda::new(0, precision).unwrap();
         let mut trainer = Trainer::new(cuda, engine, settings, &data).unwrap();
         for _ in 0..2 {
             trainer.step().unwrap();
@@ -45,7 +46,8 @@ fn plan(test: &str, preset: &str, batch: usize) -> Option<Plan> {
     let notes = tempfile::NamedTempFile::new().unwrap();
     let mut again = std::process::Command::new(std::env::current_exe().unwrap());
     again.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(NOTES, notes.path());
-    let again = again.env("LD_LIBRARY_PATH", stand_in::folder()).env("DDPM_STAND_IN", "dry=1 memory=80000000000");
+    let device = format!("dry=1 memory=80000000000 capability=90 multiprocessors={MULTIPROCESSORS}");
+    let again = again.env("LD_LIBRARY_PATH", stand_in::folder()).env("DDPM_STAND_IN", device);
     let output = again.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Some(Plan::of_last_step(&std::fs::read_to_string(notes.path()).unwrap(), &usages(&page())).unwrap())
@@ -54,21 +56,42 @@ fn plan(test: &str, preset: &str, batch: usize) -> Option<Plan> {
 #[test]
 fn the_plan_that_was_asked_for() {
     let asked = std::env::var(ASKED).unwrap_or_default();
-    let Some((preset, batch)) = asked.split_once(' ') else { return };
-    if let Some(plan) = plan("the_plan_that_was_asked_for", preset, batch.parse().unwrap()) {
-        println!("\n{}", plan.table());
+    let [preset, batch, precision] = asked.split(' ').collect::<Vec<_>>()[..] else { return };
+    let (batch, precision) = (batch.parse().unwrap(), precision.parse().unwrap());
+    if let Some(plan) = plan("the_plan_that_was_asked_for", preset, batch, precision) {
+        println!("\n{}\n{}\n{}", plan.table(), plan.by_kernel(), plan.bounds());
     }
 }
 
-#[test]
-fn no_large_launch_leaves_multiprocessors_idle() {
-    let Some(plan) = plan("no_large_launch_leaves_multiprocessors_idle", "cifar10", 128) else { return };
+/// The plan of `cifar10` at batch 128: no large launch leaves multiprocessors idle, and FLOPs are what the network has: 3 x 12.4
+/// GFLOP an image, the zeros between the pixels of gradients of strided convolutions, and three for one of split numbers.
+fn check_cifar10(test: &str, precision: Precision, expected: Range<f64>) {
+    let Some(plan) = plan(test, "cifar10", 128, precision) else { return };
     let table = plan.table();
     let idle: Vec<_> = plan.idle().into_iter().map(|s| (&s.launch.kernel, s.launch.grid)).collect();
     assert!(idle.is_empty(), "{idle:?}\n{table}");
-    // 3 x 12.4 GFLOP an image, and the zeros between the pixels of gradients of strided convolutions
     let flops: f64 = plan.steps.iter().map(|step| step.cost.flops).sum();
-    assert!((4.7e12..5.6e12).contains(&flops), "{flops:e}");
+    assert!(expected.contains(&flops), "{flops:e}");
+    let bounds = plan.bounds();
+    assert!(bounds.contains(&format!("launches: {}, ", plan.steps.len())), "{bounds}");
+    assert!(bounds.contains("less than a wave: 0, kept"), "{bounds}");
+    println!("{precision}\n{}\n{bounds}", plan.by_kernel());
+}
+
+#[test]
+fn no_large_launch_leaves_multiprocessors_idle_in_strict() {
+    check_cifar10("no_large_launch_leaves_multiprocessors_idle_in_strict", Precision::Strict, 4.7e12..5.8e12);
+}
+
+#[test]
+fn no_large_launch_leaves_multiprocessors_idle_in_f32() {
+    check_cifar10("no_large_launch_leaves_multiprocessors_idle_in_f32", Precision::F32, 14.1e12..17.4e12);
+}
+
+#[test]
+fn no_large_launch_leaves_multiprocessors_idle_in_bf16() {
+    // attention multiplies split numbers
+    check_cifar10("no_large_launch_leaves_multiprocessors_idle_in_bf16", Precision::Bf16, 4.7e12..7e12);
 }
 
 #[test]

@@ -12,6 +12,9 @@ pub(crate) struct Arguments {
     /// Images of a step
     #[arg(long, default_value_t = 128)]
     batch: u32,
+    /// How products are computed: strict, f32 or bf16
+    #[arg(long, default_value = "f32")]
+    precision: String,
 }
 
 /// Prints the plan.
@@ -19,7 +22,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     const TEST: &str = "the_plan_that_was_asked_for";
     let mut command = repository::cargo();
     command.args(["test", "-q", "-p", "ddpm-tests", "--test", "gpu_plan", "--", "--exact", TEST, "--nocapture"]);
-    command.env("DDPM_GPU_PLAN", format!("{} {}", arguments.preset, arguments.batch));
+    command.env("DDPM_GPU_PLAN", {
+        let Arguments { preset, batch, precision } = arguments;
+        format!("{preset} {batch} {precision}")
+    });
     let output = command.output().context("running cargo test")?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));

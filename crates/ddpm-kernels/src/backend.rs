@@ -5,9 +5,9 @@ use ddpm_tensor::{Device, Shape, Tensor, View};
 
 use crate::KernelError;
 use crate::adamw::AdamWStep;
-use crate::conv::Geometry;
+use crate::conv::{self, Along, ConvGrad, Geometry, OperandGrad, ParameterGrads};
 use crate::loss::{LossGrad, LossKind};
-use crate::operand::{Epilogue, Operand, Output, Pulled};
+use crate::operand::{Epilogue, NormParameters, Operand, Output, Pulled};
 use crate::posterior::StepCoefficients;
 
 type Result<T> = std::result::Result<T, KernelError>;
@@ -56,6 +56,43 @@ pub trait Backend: Device {
         grads: &mut Self::Buffer,
         dw: Range<usize>,
     ) -> Result<()>;
+
+    /// [`Backend::conv_weight_grad`], and the gradient of the bias, added to `grads[db]`; `dy_sums [N, O]` are dy's pixel sums,
+    /// where they are known.
+    #[allow(clippy::too_many_arguments)] // a convolution has many parts
+    fn conv_parameter_grads(
+        &self,
+        dy: View<'_, Self>,
+        dy_sums: Option<View<'_, Self>>,
+        x: &Operand<'_, Self>,
+        g: Geometry,
+        grads: &mut Self::Buffer,
+        dw: Range<usize>,
+        db: Range<usize>,
+    ) -> Result<()> {
+        self.conv_weight_grad(dy, x, g, grads, dw)?;
+        match dy_sums {
+            Some(rows) => self.batch_sums(rows, grads, db),
+            None => self.batch_sums(self.pixel_sums(dy)?.view(), grads, db),
+        }
+    }
+
+    /// The whole way back from convolutions of one operand (several: their gradients with respect to it are added): the gradients
+    /// of weights, biases and the operand's norm, if wanted, and those of its stored parts, to which is added what comes
+    /// `along`; with `sums` also the sums over pixels of the first part's. It is [`Backend::conv_weight_grad`],
+    /// [`Backend::batch_sums`], [`Backend::conv_input_grad`], [`Backend::norm_param_grad`] and [`Backend::operand_grad`] in
+    /// turn, up to rounding.
+    fn conv_backward(
+        &self,
+        products: &[ConvGrad<'_, Self>],
+        g: Geometry,
+        x: &Operand<'_, Self>,
+        along: Along<Self>,
+        grads: Option<ParameterGrads<'_, Self>>,
+        sums: bool,
+    ) -> Result<OperandGrad<Self>> {
+        conv::backward::in_turn(self, products, g, x, along, grads, sums)
+    }
 
     /// Softmax attention with `heads` heads: `o = softmax(q·kᵀ·scale)·v` (Vaswani et al. 2017, eq. 1).
     ///
@@ -125,6 +162,18 @@ pub trait Backend: Device {
         groups: usize,
         eps: f64,
     ) -> Result<Tensor<Self>>;
+
+    /// [`Backend::norm_statistics`] for a norm with these parameters, which a device may need to know early.
+    fn norm_statistics_for(
+        &self,
+        parts: [Option<View<'_, Self>>; 2],
+        pixels: usize,
+        groups: usize,
+        eps: f64,
+        _norm: &NormParameters<'_, Self>,
+    ) -> Result<Tensor<Self>> {
+        self.norm_statistics(parts, pixels, groups, eps)
+    }
 
     /// Sums over the pixels of each image: `[N,H,W,C]` → `[N,C]`.
     fn pixel_sums(&self, x: View<'_, Self>) -> Result<Tensor<Self>>;

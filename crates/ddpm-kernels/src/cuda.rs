@@ -7,9 +7,9 @@ use ddpm_tensor::random::Address;
 use ddpm_tensor::{Cuda, Precision, Shape, Tensor, View};
 
 use crate::adamw::AdamWStep;
-use crate::conv::Geometry;
+use crate::conv::{Along, ConvGrad, Geometry, OperandGrad, ParameterGrads};
 use crate::loss::{LossGrad, LossKind};
-use crate::operand::{Epilogue, Operand, Output, Pulled};
+use crate::operand::{Epilogue, NormParameters, Operand, Output, Pulled};
 use crate::posterior::StepCoefficients;
 use crate::{Backend, KernelError, adamw, attention, conv, loss, noise, operand, posterior, statistics, sums};
 
@@ -34,6 +34,32 @@ impl Backend for Cuda {
         dw: Range<usize>,
     ) -> Result<()> {
         conv::cuda::weight_grad(self, dy, x, g, grads, dw)
+    }
+
+    fn conv_parameter_grads(
+        &self,
+        dy: V<'_>,
+        dy_sums: Option<V<'_>>,
+        x: &Operand<'_, Self>,
+        g: Geometry,
+        grads: &mut CudaBuffer,
+        dw: Range<usize>,
+        db: Range<usize>,
+    ) -> Result<()> {
+        let product = (conv::cuda::Seen { dy, dy_sums }, (dw, Some(db)));
+        conv::cuda::parameter_grads(self, &[product], g, x, None, grads).map(drop)
+    }
+
+    fn conv_backward(
+        &self,
+        products: &[ConvGrad<'_, Self>],
+        g: Geometry,
+        x: &Operand<'_, Self>,
+        along: Along<Self>,
+        grads: Option<ParameterGrads<'_, Self>>,
+        sums: bool,
+    ) -> Result<OperandGrad<Self>> {
+        conv::cuda::backward(self, products, g, x, along, grads, sums)
     }
 
     fn attention(&self, q: V<'_>, k: V<'_>, v: V<'_>, heads: usize, scale: f32) -> Result<Tensor<Self>> {
@@ -91,7 +117,18 @@ impl Backend for Cuda {
         groups: usize,
         eps: f64,
     ) -> Result<Tensor<Self>> {
-        statistics::cuda::norm(self, parts, pixels, groups, eps)
+        statistics::cuda::norm(self, parts, pixels, groups, eps, None)
+    }
+
+    fn norm_statistics_for(
+        &self,
+        parts: [Option<V<'_>>; 2],
+        pixels: usize,
+        groups: usize,
+        eps: f64,
+        norm: &NormParameters<'_, Self>,
+    ) -> Result<Tensor<Self>> {
+        statistics::cuda::norm(self, parts, pixels, groups, eps, Some(norm))
     }
 
     fn pixel_sums(&self, x: V<'_>) -> Result<Tensor<Self>> {

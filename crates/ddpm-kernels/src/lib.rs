@@ -35,4 +35,4 @@ mod testing;
 
 pub use backend::Backend;
 pub use error::KernelError;
-pub use operand::{Dropout, Epilogue, Norm, Operand, Output, Parts, Pulled};
+pub use operand::{Dropout, Epilogue, Norm, NormParameters, Operand, Output, Parts, Pulled};

@@ -62,8 +62,7 @@ pub const CONV_TENSOR: Module = Module {
     name: "conv_tensor",
     text: include_str!("../../../kernels/conv_tensor.ptx"),
     kernels: &[
-        "pack_weights_rounded",
-        "pack_weights_split",
+        "pack_weights",
         "conv_rounded_64x64",
         "conv_rounded_128x128",
         "conv_split_64x64",
@@ -94,6 +93,7 @@ pub const OPERAND: Module = Module {
         "operand_pull_f32",
         "norm_means_f32",
         "operand_grad_f32",
+        "operand_backward_f32",
         "norm_param_grad_f32",
     ],
 };
@@ -113,15 +113,7 @@ pub const STATISTICS: Module = Module {
 pub const SUMS: Module = Module {
     name: "sums",
     text: include_str!("../../../kernels/sums.ptx"),
-    kernels: &[
-        "pixel_sums_f32",
-        "batch_sums_f32",
-        "gather_rows_f32",
-        "scatter_rows_f32",
-        "add_scaled_f32",
-        "affine_f32",
-        "add_slices_f32",
-    ],
+    kernels: &["pixel_sums_f32", "gather_rows_f32", "scatter_rows_f32", "add_scaled_f32", "affine_f32", "add_sums_f32"],
 };
 
 /// Every module.

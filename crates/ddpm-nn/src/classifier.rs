@@ -129,12 +129,12 @@ impl Classifier {
         let mut h = FeatureMap::from(self.conv_in.forward(backend, parameters, &Operand::plain(x), left())?);
         let mut maps = Vec::new();
         for (norm, conv) in &self.stages {
-            let statistics = norm.statistics(backend, &h, None)?;
+            let statistics = norm.statistics(backend, parameters, &h, None, None)?;
             let operand = Operand::plain(h.x.view()).norm(norm.norm(parameters, &statistics, None)?).silu();
             let next = FeatureMap::from(conv.forward(backend, parameters, &operand, left())?);
             maps.push((std::mem::replace(&mut h, next).x, statistics));
         }
-        let statistics = self.norm_out.statistics(backend, &h, None)?;
+        let statistics = self.norm_out.statistics(backend, parameters, &h, None, None)?;
         let operand = Operand::plain(h.x.view()).norm(self.norm_out.norm(parameters, &statistics, None)?).silu();
         let places = backend.operand_value(&operand)?;
         maps.push((h.x, statistics));

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use ddpm_kernels::conv::{Geometry, Padding};
+use ddpm_kernels::conv::{Along, Geometry, Padding};
 use ddpm_kernels::{Backend, Epilogue, Operand, Pulled};
 use ddpm_tensor::{Tensor, View};
 
@@ -10,7 +10,7 @@ use crate::blocks::{
 use crate::config::{DownBlock, TimeEmbeddingType, UNetConfig, UpBlock};
 use crate::error::expect;
 use crate::layers::{
-    Attention, ClassCache, ClassEmbedding, Classes, Conv, FeatureMap, Fourier, GroupNorm, Sinusoid, TimeCache,
+    Attention, ClassCache, ClassEmbedding, Classes, Conv, FeatureMap, Fourier, GroupNorm, MapGrad, Sinusoid, TimeCache,
     TimeEmbedding, Waves,
 };
 use crate::layout::{Init, Layout};
@@ -130,7 +130,7 @@ impl UNet {
             (h, cache) = level.forward(backend, parameters, h, temb.view(), &mut skips, mode)?;
             up.extend(cache);
         }
-        let out_statistics = self.norm_out.statistics(backend, &h, None)?;
+        let out_statistics = self.norm_out.statistics(backend, parameters, &h, None, None)?;
         let operand = self.operand_out(parameters, &h, &out_statistics)?;
         let y = self.conv_out.forward(backend, parameters, &operand, Epilogue::default())?.y;
         let divisors = (self.config.time_embedding_type == TimeEmbeddingType::Fourier).then(|| timesteps.to_vec());
@@ -174,12 +174,24 @@ impl UNet {
         let UNetCache { x, time, class, temb, down, mid, up, out, out_statistics, divisors } = cache;
         let divided = divisors.map(|divisors| divided(backend, dy, &divisors)).transpose()?;
         let dy = divided.as_ref().map_or(dy, Tensor::view);
-        let mut temb = Temb { value: temb.view(), grad: None };
+        let mut temb = Temb::new(temb.view());
+        let learns = grads.is_some();
         let mut skip_grads = Vec::new();
 
         let operand = self.operand_out(parameters, &out, &out_statistics)?;
-        let pulled = self.conv_out.backward(backend, parameters, &operand, dy, grads.as_deref_mut())?;
-        let mut d = self.norm_out.backward(backend, &operand, pulled, [None, None], grads.as_deref_mut())?.first;
+        let norm = Some(&self.norm_out);
+        let (seen, none) = ((dy, None), Along::default());
+        let of_out = self.conv_out.backward_to_parts(
+            backend,
+            parameters,
+            &operand,
+            norm,
+            seen,
+            none,
+            grads.as_deref_mut(),
+            learns,
+        )?;
+        let mut d = MapGrad::from(of_out);
         drop((out, out_statistics));
         for (level, cache) in self.up.iter().zip(up).rev() {
             d = level.backward(backend, parameters, cache, d, &mut skip_grads, &mut temb, grads.as_deref_mut())?;
@@ -192,8 +204,9 @@ impl UNet {
 
         let operand = Operand::plain(x.view());
         if let Some(grads) = grads {
-            self.conv_in.parameter_grads(backend, &operand, d.view(), None, grads)?;
-            if let Some(d_temb) = &temb.grad {
+            let (dy, dy_sums) = d.seen();
+            self.conv_in.parameter_grads(backend, &operand, dy, dy_sums, grads)?;
+            if let Some(d_temb) = temb.backward(backend, parameters, grads)? {
                 self.class.backward(backend, parameters, class, d_temb.view(), grads)?;
                 self.time.backward(backend, parameters, time, d_temb.view(), grads)?;
             }
@@ -201,7 +214,7 @@ impl UNet {
         if !want_dx {
             return Ok(None);
         }
-        let Pulled { g: dx, .. } = self.conv_in.input_grad(backend, parameters, &operand, d.view())?;
+        let Pulled { g: dx, .. } = self.conv_in.input_grad(backend, parameters, &operand, d.d.view())?;
         // x entered as 2x − 1
         Ok(Some(if self.config.center_input_sample { backend.affine(dx.view(), 2.0, 0.0)? } else { dx }))
     }

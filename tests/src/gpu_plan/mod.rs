@@ -16,6 +16,9 @@ const TENSOR_FLOPS: f64 = 550e12;
 const BYTES: f64 = 2.8e12;
 /// Seconds of a launch that does nothing.
 const LAUNCH: f64 = 2e-6;
+/// What is asked of `cifar10` at batch 128: launches of a step, seconds of their sum.
+const LAUNCHES_ASKED: usize = 400;
+const SECONDS_ASKED: f64 = 15e-3;
 /// What a multiprocessor has: registers, bytes of shared memory (of which a block takes one KiB more than it asks for),
 /// threads, blocks.
 const REGISTERS: u32 = 65_536;
@@ -108,8 +111,7 @@ impl Step {
         let registers = (usage.registers * 32).next_multiple_of(256) * warps;
         let shared = usage.shared + launch.shared + SHARED_OF_BLOCK;
         let resident = (REGISTERS / registers).min(SHARED / shared).min(THREADS / launch.threads).min(BLOCKS);
-        let peak =
-            if launch.kernel.contains("mma") || launch.kernel.contains("bf16") { TENSOR_FLOPS } else { F32_FLOPS };
+        let peak = if cost::products(&launch.kernel).is_some() { TENSOR_FLOPS } else { F32_FLOPS };
         let seconds = (cost.flops / peak).max(cost.bytes / BYTES) + LAUNCH;
         Ok(Self { launch, cost, resident, seconds })
     }
@@ -150,6 +152,40 @@ impl Plan {
     pub fn idle(&self) -> Vec<&Step> {
         let much = self.seconds() / 100.0;
         self.steps.iter().filter(|step| step.seconds > much && step.waves() < 1.0).collect()
+    }
+
+    /// How far the plan is from what is asked of `cifar10` at batch 128: a sentence for each bound.
+    pub fn bounds(&self) -> String {
+        let (launches, ms, idle) = (self.steps.len(), self.seconds() * 1e3, self.idle().len());
+        let far = |got: f64, asked: f64| {
+            if got <= asked { "kept".to_owned() } else { format!("{:.2} times as many", got / asked) }
+        };
+        format!(
+            "at most {LAUNCHES_ASKED} launches: {launches}, {}\n\
+             at most {:.0} ms: {ms:.1}, {}\n\
+             none above a hundredth of the sum with less than a wave: {idle}, {}\n",
+            far(launches as f64, LAUNCHES_ASKED as f64),
+            SECONDS_ASKED * 1e3,
+            far(ms, SECONDS_ASKED * 1e3),
+            if idle == 0 { "kept" } else { "not kept" },
+        )
+    }
+
+    /// A table of kernels alone: launches, and what they take together, those that take most first.
+    pub fn by_kernel(&self) -> String {
+        let mut kernels: BTreeMap<&str, (usize, f64, f64)> = BTreeMap::new();
+        for step in &self.steps {
+            let of = kernels.entry(&step.launch.kernel).or_default();
+            *of = (of.0 + 1, of.1 + step.cost.bytes, of.2 + step.seconds);
+        }
+        let mut rows: Vec<_> = kernels.into_iter().collect();
+        rows.sort_by(|(_, a), (_, b)| b.2.total_cmp(&a.2));
+        let mut text = format!("{:<34} {:>5} {:>8} {:>8} {:>6}\n", "kernel", "times", "GB", "ms", "%");
+        for (kernel, (times, bytes, seconds)) in rows {
+            let (gb, share) = (bytes / 1e9, 100.0 * seconds / self.seconds());
+            let _ = writeln!(text, "{kernel:<34} {times:>5} {gb:>8.2} {:>8.2} {share:>6.1}", seconds * 1e3);
+        }
+        text
     }
 
     /// A table: launches that are alike share a line, those that take most first.

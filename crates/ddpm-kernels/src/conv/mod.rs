@@ -1,10 +1,13 @@
 //! Convolutions 3x3 and 1x1 (and with it dense layers) in all three directions.
 
+pub(crate) mod backward;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+
+pub use backward::{Along, ConvGrad, OperandGrad, ParameterGrads};
 
 use crate::KernelError;
 

@@ -1,6 +1,7 @@
 //! Operands on CUDA.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 use ddpm_tensor::cuda::{Arguments, CudaBuffer, Launch};
@@ -40,7 +41,7 @@ pub(crate) struct Argument {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) argument: Argument,
-    _coefficients: Option<CudaBuffer>,
+    _coefficients: Option<Arc<CudaBuffer>>,
 }
 
 impl Loaded {
@@ -76,14 +77,38 @@ impl Loaded {
     }
 }
 
-fn coefficients(cuda: &Cuda, norm: &Norm<'_, Cuda>, n: usize, c: usize) -> Result<CudaBuffer, KernelError> {
-    let mut coefficients = cuda.alloc(n * FIELDS * c)?;
-    let arguments = view(view(view(Arguments::new(), norm.statistics), norm.gamma), norm.beta);
-    let arguments = view_or_null(arguments, norm.scale_shift).output(&mut coefficients, 0);
-    let arguments = arguments.value(n as u32).value(c as u32).value(norm.groups as u32);
-    // SAFETY: the arguments of the kernel in its order; the views were checked against n, c and the groups.
-    unsafe { cuda.launch(ptx::OPERAND.into(), "norm_coefficients_f32", Launch::over(n * c), &arguments) }?;
-    Ok(coefficients)
+/// The name of a norm's coefficients among what is kept of its statistics, which begin at `first`.
+pub(crate) fn key_of_norm(
+    first: usize,
+    [n, c, groups]: [usize; 3],
+    [gamma, beta]: [View<'_, Cuda>; 2],
+    scale_shift: Option<View<'_, Cuda>>,
+) -> [u64; 10] {
+    let place = |v: View<'_, Cuda>| [v.buffer().contents(), v.range().start as u64];
+    let ([of_gamma, at_gamma], [of_beta, at_beta]) = (place(gamma), place(beta));
+    let [of_scale_shift, at_scale_shift] = scale_shift.map_or([0; 2], place);
+    let [first, n, c, groups] = [first, n, c, groups].map(|size| size as u64);
+    [of_gamma, at_gamma, of_beta, at_beta, of_scale_shift, at_scale_shift, first, n, c, groups]
+}
+
+/// Numbers that a norm comes to, for so many images and channels.
+pub(crate) fn room_for_coefficients(cuda: &Cuda, n: usize, c: usize) -> Result<CudaBuffer, KernelError> {
+    Ok(cuda.alloc(n * FIELDS * c)?)
+}
+
+/// Made once, and kept as long as the norm's statistics: a residual block's operand is loaded four times.
+fn coefficients(cuda: &Cuda, norm: &Norm<'_, Cuda>, n: usize, c: usize) -> Result<Arc<CudaBuffer>, KernelError> {
+    let sizes = [n, c, norm.groups];
+    let key = key_of_norm(norm.statistics.range().start, sizes, [norm.gamma, norm.beta], norm.scale_shift);
+    norm.statistics.buffer().kept(&key, || {
+        let mut coefficients = room_for_coefficients(cuda, n, c)?;
+        let arguments = view(view(view(Arguments::new(), norm.statistics), norm.gamma), norm.beta);
+        let arguments = view_or_null(arguments, norm.scale_shift).output(&mut coefficients, 0);
+        let arguments = arguments.value(n as u32).value(c as u32).value(norm.groups as u32);
+        // SAFETY: the arguments of the kernel in its order; the views were checked against n, c and the groups.
+        unsafe { cuda.launch(ptx::OPERAND.into(), "norm_coefficients_f32", Launch::over(n * c), &arguments) }?;
+        Ok(coefficients)
+    })
 }
 
 /// [`Backend::operand_value`](crate::Backend::operand_value).

@@ -49,6 +49,29 @@ pub struct Norm<'a, B: Device> {
     pub scale_shift: Option<View<'a, B>>,
 }
 
+/// What a norm is made of besides its statistics.
+#[derive(Debug)]
+pub struct NormParameters<'a, B: Device> {
+    /// γ, `[C]`.
+    pub gamma: View<'a, B>,
+    /// β, `[C]`.
+    pub beta: View<'a, B>,
+    /// `[N, 2C]`: first the scales, then the shifts.
+    pub scale_shift: Option<View<'a, B>>,
+}
+
+impl<B: Device> NormParameters<'_, B> {
+    /// Fails unless they are those of C channels and N images.
+    pub(crate) fn check(&self, operation: &'static str, n: usize, c: usize) -> Result<(), KernelError> {
+        expect(operation, "gamma", [c], self.gamma.shape())?;
+        expect(operation, "beta", [c], self.beta.shape())?;
+        match self.scale_shift {
+            Some(s) => expect(operation, "scale_shift", [n, 2 * c], s.shape()),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Inverted dropout: an element is kept, and multiplied by `1/(1 − probability)`, if its addressed uniform number is at
 /// least `probability`. Element and sample are those of the operand before enlarging: sample = `address.sample` + image.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -5,6 +5,7 @@ use std::ops::Range;
 use ddpm_tensor::cuda::{Arguments, CudaBuffer, Launch};
 use ddpm_tensor::{Cuda, Tensor, View};
 
+use super::addends::Addends;
 use super::check_indices;
 use crate::cuda::{per_channel, range_of, small, view};
 use crate::error::expect;
@@ -45,11 +46,10 @@ pub(crate) fn batch_sums(
     if n * c == 0 {
         return Ok(());
     }
-    let arguments = view(Arguments::new(), rows).output(grads, range.start);
-    let arguments = arguments.value(small(OPERATION, n)?).value(small(OPERATION, c)?);
-    // SAFETY: the arguments of the kernel in its order; the range has a place for each channel.
-    unsafe { cuda.launch(ptx::SUMS.into(), "batch_sums_f32", over_channels(c), &arguments) }?;
-    Ok(())
+    small(OPERATION, n)?;
+    let mut addends = Addends::default();
+    addends.rows(rows, n, &range);
+    addends.add(cuda, grads)
 }
 
 /// Indices as kernels read them; they are below the rows of their table, which was checked.

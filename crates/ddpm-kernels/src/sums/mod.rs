@@ -2,6 +2,7 @@
 
 use crate::KernelError;
 
+pub(crate) mod addends;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
 

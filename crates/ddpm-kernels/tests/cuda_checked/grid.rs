@@ -3,10 +3,10 @@
 
 use crate::host;
 use ddpm_kernels::adamw::AdamWStep;
-use ddpm_kernels::conv::{Geometry, Padding};
+use ddpm_kernels::conv::{Along, ConvGrad, Geometry, Padding, ParameterGrads};
 use ddpm_kernels::loss::LossKind;
 use ddpm_kernels::posterior::StepCoefficients;
-use ddpm_kernels::{Backend, Dropout, Epilogue, Norm, Operand, Parts};
+use ddpm_kernels::{Backend, Dropout, Epilogue, Norm, NormParameters, Operand, Parts};
 use ddpm_tensor::random::{Address, Purpose};
 use ddpm_tensor::{Cuda, Device, Precision, Shape, Tensor};
 use std::sync::LazyLock;
@@ -48,22 +48,25 @@ pub(crate) struct Conv {
     /// With a norm of so many groups, SiLU and dropout; a plain operand if 0.
     pub(crate) groups: usize,
     pub(crate) enlarge: bool,
+    /// Whether it goes back at once, and not operation by operation.
+    pub(crate) at_once: bool,
 }
 
-const CONV: Conv = Conv { n: 2, h: 9, w: 5, c: [36, 0], o: 70, g: Geometry::THREE, groups: 4, enlarge: false };
+const CONV: Conv =
+    Conv { n: 2, h: 9, w: 5, c: [36, 0], o: 70, g: Geometry::THREE, groups: 4, enlarge: false, at_once: false };
 
 /// Small, and enough of them.
 pub(crate) static GRID: LazyLock<[Case; 14]> = LazyLock::new(|| {
     [
         Case::Conv(CONV),
-        Case::Conv(Conv { n: 18, h: 2, w: 3, c: [5, 18], o: 6, groups: 1, ..CONV }),
-        Case::Conv(Conv { n: 1, h: 20, w: 18, c: [20, 0], o: 3, groups: 0, ..CONV }),
+        Case::Conv(Conv { n: 18, h: 2, w: 3, c: [5, 18], o: 6, groups: 1, at_once: true, ..CONV }),
+        Case::Conv(Conv { n: 1, h: 20, w: 18, c: [20, 0], o: 3, groups: 0, at_once: true, ..CONV }),
         Case::Conv(Conv { n: 1, h: 5, w: 6, c: [12, 8], o: 9, groups: 5, enlarge: true, ..CONV }),
         Case::Conv(Conv { h: 8, w: 8, c: [33, 0], g: Geometry::down(Padding::Same), groups: 0, ..CONV }),
         Case::Conv(Conv { h: 7, w: 8, c: [32, 0], g: Geometry::down(Padding::End), groups: 8, ..CONV }),
-        Case::Conv(Conv { n: 1, h: 9, w: 16, c: [68, 0], g: Geometry::ONE, groups: 4, ..CONV }),
+        Case::Conv(Conv { n: 1, h: 9, w: 16, c: [68, 0], g: Geometry::ONE, groups: 2, at_once: true, ..CONV }),
         Case::Conv(Conv { n: 70, h: 1, w: 1, c: [40, 0], g: Geometry::ONE, groups: 0, ..CONV }),
-        Case::Conv(Conv { n: 1, h: 4, w: 4, c: [132, 0], o: 9, groups: 0, ..CONV }),
+        Case::Conv(Conv { n: 1, h: 4, w: 4, c: [132, 0], o: 9, groups: 0, at_once: true, ..CONV }),
         Case::Attention { n: 1, pixels: 70, channels: 72, heads: 1 },
         Case::Attention { n: 2, pixels: 9, channels: 40, heads: 2 },
         Case::Sums { n: 3, pixels: 1100, channels: 34 },
@@ -108,7 +111,7 @@ impl Case {
 
 impl Conv {
     fn run(self, d: &Cuda) {
-        let Self { n, h, w, c: [a, b], o, g, groups, enlarge } = self;
+        let Self { n, h, w, c: [a, b], o, g, groups, enlarge, at_once } = self;
         let c = a + b;
         let (x_a, x_b) = (normal(d, 1, [n, h, w, a]), normal(d, 2, [n, h, w, b]));
         let (gamma, beta, scale_shift) = (normal(d, 3, [c]), normal(d, 4, [c]), normal(d, 5, [n, 2 * c]));
@@ -120,7 +123,9 @@ impl Conv {
         let dy = normal(d, 10, size);
         let (of_a, of_b) = (d.channel_statistics(x_a.view()).unwrap(), d.channel_statistics(x_b.view()).unwrap());
         let of_parts = [Some(of_a.view()), (b > 0).then(|| of_b.view())];
-        let statistics = d.norm_statistics(of_parts, h * w, groups.max(1), 1e-5).unwrap();
+        let known =
+            NormParameters { gamma: gamma.view(), beta: beta.view(), scale_shift: enlarge.then(|| scale_shift.view()) };
+        let statistics = d.norm_statistics_for(of_parts, h * w, groups.max(1), 1e-5, &known).unwrap();
         let norm = (groups > 0).then(|| Norm {
             groups,
             statistics: statistics.view(),
@@ -133,6 +138,9 @@ impl Conv {
         let address = Address::new(5, Purpose::Dropout).at_step(8);
         let x = x.dropout((groups > 0).then_some(Dropout { probability: 0.3, address }));
         d.operand_value(&x).unwrap();
+        let unknown = d.norm_statistics(of_parts, h * w, groups.max(1), 1e-5).unwrap();
+        let norm = x.norm.map(|norm| Norm { statistics: unknown.view(), ..norm });
+        d.operand_value(&Operand { norm, ..x }).unwrap();
         let epilogue = Epilogue {
             bias: Some(bias.view()),
             channel: Some(channel.view()),
@@ -142,13 +150,22 @@ impl Conv {
         };
         d.conv(&x, weights.view(), g, &epilogue).unwrap();
         let len = weights.shape().len();
+        let add = normal(d, 12, [n, h, w, a]);
+        if at_once {
+            let mut grads = d.zeros(len + o + 2 * c).unwrap();
+            let (dw, db, norm) = (0..len, len..len + o, [len + o..len + o + c, len + o + c..len + o + 2 * c]);
+            let product = ConvGrad { dy: dy.view(), dy_sums: None, w: weights.view(), dw, db: Some(db) };
+            let along = Along { whole: Some(normal(d, 13, [n, h, w, c])), first: Some(add) };
+            let wanted = ParameterGrads { buffer: &mut grads, norm: (groups > 0).then_some(norm) };
+            d.conv_backward(&[product], g, &x, along, Some(wanted), true).unwrap();
+            return;
+        }
         let mut grads = d.zeros(len + 2 * c).unwrap();
         d.conv_weight_grad(dy.view(), &x, g, &mut grads, 0..len).unwrap();
         let pulled = d.conv_input_grad(dy.view(), weights.view(), g, &x).unwrap();
         if let Some(sums) = &pulled.sums {
             d.norm_param_grad(&x, sums.view(), &mut grads, len..len + c, len + c..len + 2 * c).unwrap();
         }
-        let add = normal(d, 12, [n, h, w, a]);
         d.operand_grad(&x, pulled, [Some(add.view()), None]).unwrap();
     }
 }

@@ -8,14 +8,16 @@ use ddpm_kernels::conv::{Geometry, Padding};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-const CONV: Conv = Conv { n: 1, h: 16, w: 16, c: [32, 0], o: 64, g: Geometry::THREE, groups: 8, enlarge: false };
+const CONV: Conv =
+    Conv { n: 1, h: 16, w: 16, c: [32, 0], o: 64, g: Geometry::THREE, groups: 8, enlarge: false, at_once: true };
 
 /// Shapes as networks have them: channels in multiples of 32, rows of 16 pixels and less.
-fn shapes() -> [Case; 8] {
+fn shapes() -> [Case; 9] {
     [
         Case::Conv(CONV),
+        Case::Conv(Conv { n: 2, h: 8, w: 8, at_once: false, ..CONV }),
         Case::Conv(Conv { n: 2, h: 8, w: 8, c: [32, 32], ..CONV }),
-        Case::Conv(Conv { n: 4, h: 4, w: 4, enlarge: true, ..CONV }),
+        Case::Conv(Conv { n: 4, h: 4, w: 4, enlarge: true, at_once: false, ..CONV }),
         Case::Conv(Conv { g: Geometry::down(Padding::Same), groups: 0, ..CONV }),
         Case::Conv(Conv { g: Geometry::ONE, ..CONV }),
         Case::Attention { n: 1, pixels: 256, channels: 64, heads: 1 },

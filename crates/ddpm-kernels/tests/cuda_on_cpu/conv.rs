@@ -1,8 +1,8 @@
 //! Convolutions over every option of operands and epilogues, and operands alone, on the stand-in GPU against the CPU.
 
 use crate::support::{Compute, compare, normal};
-use ddpm_kernels::conv::{Geometry, Padding};
-use ddpm_kernels::{Backend, Dropout, Epilogue, Norm, Operand, Parts};
+use ddpm_kernels::conv::{Along, ConvGrad, Geometry, Padding, ParameterGrads};
+use ddpm_kernels::{Backend, Dropout, Epilogue, Norm, NormParameters, Operand, Parts};
 use ddpm_tensor::random::{Address, Purpose};
 use ddpm_tensor::{Tensor, View};
 
@@ -58,7 +58,13 @@ impl Compute for Case {
         let of_a = d.channel_statistics(x_a.view()).unwrap();
         let of_b = d.channel_statistics(x_b.view()).unwrap();
         let of_parts = [Some(of_a.view()), (b > 0).then(|| of_b.view())];
-        let statistics = d.norm_statistics(of_parts, h * w, self.groups.max(1), 1e-5).unwrap();
+        let known = NormParameters {
+            gamma: gamma.view(),
+            beta: beta.view(),
+            scale_shift: self.scale_shift.then(|| scale_shift.view()),
+        };
+        let (groups, pixels) = (self.groups.max(1), h * w);
+        let statistics = d.norm_statistics_for(of_parts, pixels, groups, 1e-5, &known).unwrap();
         let norm = (self.groups > 0).then(|| Norm {
             groups: self.groups,
             statistics: statistics.view(),
@@ -71,6 +77,10 @@ impl Compute for Case {
         let x = Operand { parts, norm, silu: self.silu, dropout: None, nearest_2x: self.nearest_2x };
         let x = x.dropout(Some(Dropout { probability: self.dropout, address }));
         all.push(("value", d.operand_value(&x).unwrap().to_vec(d).unwrap()));
+        // statistics for no norm in particular: coefficients are made when the operand is read
+        let unknown = d.norm_statistics(of_parts, pixels, groups, 1e-5).unwrap();
+        let norm = x.norm.map(|norm| Norm { statistics: unknown.view(), ..norm });
+        all.push(("value again", d.operand_value(&Operand { norm, ..x }).unwrap().to_vec(d).unwrap()));
 
         let epilogue = if self.epilogue {
             Epilogue {
@@ -104,6 +114,48 @@ impl Compute for Case {
         let (to_a, to_b) = d.operand_grad(&x, pulled, [self.epilogue.then(|| add.view()), None]).unwrap();
         all.push(("dx", to_a.to_vec(d).unwrap()));
         all.extend(to_b.map(|dx| ("second dx", dx.to_vec(d).unwrap())));
+        all.extend(self.backward(d, &x, [weights.view(), dy.view()]));
+        all
+    }
+}
+
+impl Case {
+    /// All the way back at once: of two products with all that can be added and is wanted, and of one with nothing.
+    fn backward<B: Backend<Elem = f32>>(
+        &self,
+        d: &B,
+        x: &Operand<'_, B>,
+        [w, dy]: [View<'_, B>; 2],
+    ) -> Vec<(&'static str, Vec<f32>)> {
+        let Self { n, h, w: width, c: [a, b], o, g, .. } = *self;
+        let c = a + b;
+        let (other_w, other_dy) = (normal(d, 21, w.shape()), normal(d, 22, dy.shape()));
+        let sums = d.pixel_sums(dy).unwrap();
+        let len = w.shape().len();
+        let ranges = |first: usize| (first..first + len, first + len..first + len + o);
+        let ((dw, db), (other_dw, other_db)) = (ranges(3), ranges(3 + len + o));
+        let norm = [other_db.end..other_db.end + c, other_db.end + c..other_db.end + 2 * c];
+        let mut buffer = normal(d, 23, [norm[1].end]);
+        let one = ConvGrad { dy, dy_sums: Some(sums.view()), w, dw, db: Some(db) };
+        let other = (other_dy.view(), other_w.view());
+        let other = ConvGrad { dy: other.0, dy_sums: None, w: other.1, dw: other_dw, db: Some(other_db) };
+        let along = Along {
+            whole: Some(normal(d, 24, [n, h, width, c])),
+            first: self.epilogue.then(|| normal(d, 25, [n, h, width, a])),
+        };
+        let mut to = buffer.view_mut();
+        let grads = ParameterGrads { buffer: to.buffer(), norm: (self.groups > 0).then_some(norm) };
+        let got = d.conv_backward(&[one.clone(), other], g, x, along, Some(grads), true).unwrap();
+        let mut all = vec![("backward: dx", got.first.to_vec(d).unwrap())];
+        all.extend(got.second.map(|dx| ("backward: second dx", dx.to_vec(d).unwrap())));
+        all.push(("sums", got.first_sums.unwrap().to_vec(d).unwrap()));
+        all.extend(got.scale_shift.map(|s| ("d_scale_shift", s.to_vec(d).unwrap())));
+        all.push(("backward: gradients of parameters", buffer.to_vec(d).unwrap()));
+        let one = ConvGrad { dy_sums: None, ..one };
+        let got = d.conv_backward(&[one], g, x, Along::default(), None, false).unwrap();
+        assert!(got.first_sums.is_none() && got.scale_shift.is_none() && got.second.is_some() == (b > 0));
+        all.push(("backward, alone: dx", got.first.to_vec(d).unwrap()));
+        all.extend(got.second.map(|dx| ("backward, alone: second dx", dx.to_vec(d).unwrap())));
         all
     }
 }
@@ -164,6 +216,9 @@ fn batches_and_chains_of_any_length() {
         Case { n: 1, h: 40, w: 33, c: [4, 0], o: 4, groups: 2, silu: true, epilogue: true, ..PLAIN },
         Case { n: 1, h: 4, w: 4, c: [1100, 0], o: 5, g: Geometry::ONE, ..PLAIN },
         Case { n: 1, h: 4, w: 4, c: [130, 0], o: 5, ..PLAIN },
+        // groups of more channels than a chunk, and a group that ends within one
+        Case { n: 2, h: 3, w: 5, c: [70, 60], o: 5, groups: 2, silu: true, epilogue: true, ..PLAIN },
+        Case { n: 2, h: 3, w: 5, c: [66, 0], o: 5, groups: 6, dropout: 0.4, ..PLAIN },
     ]);
 }
 

@@ -4,7 +4,7 @@ use ddpm_kernels::Backend;
 use ddpm_tensor::{Tensor, View};
 
 use super::{Downsample, Residual, ResidualCache, ResidualInput, Temb};
-use crate::layers::{Attention, AttentionCache, SharedMap};
+use crate::layers::{Attention, AttentionCache, MapGrad, SharedMap};
 use crate::{Mode, Parameters, Result};
 
 /// A level on the way down: residual blocks, each followed by attention where the level attends, then the halving,
@@ -70,16 +70,15 @@ impl Down {
         backend: &B,
         parameters: &Parameters<B>,
         cache: DownCache<B>,
-        dy: Tensor<B>,
+        dy: impl Into<MapGrad<B>>,
         skip_grads: &mut Vec<Tensor<B>>,
         temb: &mut Temb<'_, B>,
         mut grads: Option<&mut Parameters<B>>,
-    ) -> Result<Tensor<B>> {
-        let mut d = dy;
+    ) -> Result<MapGrad<B>> {
+        let mut d = dy.into();
         if let Some((layer, x)) = self.downsample.as_ref().zip(cache.downsampled) {
             let add = skip_grads.pop();
-            let add = add.as_ref().map(Tensor::view);
-            d = layer.backward(backend, parameters, &x, d.view(), add, grads.as_deref_mut())?;
+            d = layer.backward(backend, parameters, &x, d, add, grads.as_deref_mut())?;
         }
         for ((residual, attention), (cache, attention_cache)) in self.layers.iter().zip(cache.layers).rev() {
             if let Some((layer, cache)) = attention.as_ref().zip(attention_cache) {

@@ -4,7 +4,7 @@ use ddpm_kernels::Backend;
 use ddpm_tensor::{Tensor, View};
 
 use super::{Residual, ResidualCache, ResidualInput, Temb};
-use crate::layers::{Attention, AttentionCache, FeatureMap, SharedMap};
+use crate::layers::{Attention, AttentionCache, FeatureMap, MapGrad, SharedMap};
 use crate::{Mode, Parameters, Result};
 
 /// The middle of the network: residual block, attention (if any), residual block.
@@ -60,11 +60,11 @@ impl Mid {
         backend: &B,
         parameters: &Parameters<B>,
         cache: MidCache<B>,
-        dy: Tensor<B>,
+        dy: impl Into<MapGrad<B>>,
         add: Option<Tensor<B>>,
         temb: &mut Temb<'_, B>,
         mut grads: Option<&mut Parameters<B>>,
-    ) -> Result<Tensor<B>> {
+    ) -> Result<MapGrad<B>> {
         let MidCache { first, attention, second } = cache;
         let (mut d, _) = self.second.backward(backend, parameters, second, dy, None, temb, grads.as_deref_mut())?;
         if let Some((layer, cache)) = self.attention.as_ref().zip(attention) {

@@ -1,8 +1,8 @@
-use ddpm_kernels::conv::{Geometry, Padding};
+use ddpm_kernels::conv::{Along, Geometry, Padding};
 use ddpm_kernels::{Backend, Epilogue, Operand};
-use ddpm_tensor::{Tensor, View};
+use ddpm_tensor::Tensor;
 
-use crate::layers::{Conv, FeatureMap};
+use crate::layers::{Conv, FeatureMap, MapGrad};
 use crate::layout::{Init, Scope};
 use crate::{Parameters, Result};
 
@@ -41,13 +41,14 @@ impl Downsample {
         backend: &B,
         parameters: &Parameters<B>,
         x: &FeatureMap<B>,
-        dy: View<'_, B>,
-        add: Option<View<'_, B>>,
+        dy: impl Into<MapGrad<B>>,
+        add: Option<Tensor<B>>,
         grads: Option<&mut Parameters<B>>,
-    ) -> Result<Tensor<B>> {
+    ) -> Result<MapGrad<B>> {
         let operand = Operand::plain(x.x.view());
-        let pulled = self.conv.backward(backend, parameters, &operand, dy, grads)?;
-        Ok(backend.operand_grad(&operand, pulled, [add, None])?.0)
+        let along = Along { whole: None, first: add };
+        let (dy, learns) = (dy.into(), grads.is_some());
+        Ok(self.conv.backward_to_parts(backend, parameters, &operand, None, dy.seen(), along, grads, learns)?.into())
     }
 }
 
@@ -87,11 +88,11 @@ impl Upsample {
         backend: &B,
         parameters: &Parameters<B>,
         x: &FeatureMap<B>,
-        dy: View<'_, B>,
+        dy: impl Into<MapGrad<B>>,
         grads: Option<&mut Parameters<B>>,
-    ) -> Result<Tensor<B>> {
+    ) -> Result<MapGrad<B>> {
         let operand = Operand::plain(x.x.view()).nearest_2x();
-        let pulled = self.conv.backward(backend, parameters, &operand, dy, grads)?;
-        Ok(backend.operand_grad(&operand, pulled, [None, None])?.0)
+        let (dy, none, learns) = (dy.into(), Along::default(), grads.is_some());
+        Ok(self.conv.backward_to_parts(backend, parameters, &operand, None, dy.seen(), none, grads, learns)?.into())
     }
 }

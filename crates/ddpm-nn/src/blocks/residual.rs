@@ -1,9 +1,9 @@
-use ddpm_kernels::conv::Geometry;
-use ddpm_kernels::{Backend, Dropout, Epilogue, Operand, Pulled};
+use ddpm_kernels::conv::{Along, Geometry, OperandGrad, ParameterGrads};
+use ddpm_kernels::{Backend, Dropout, Epilogue, Operand};
 use ddpm_tensor::{Tensor, View};
 
 use crate::config::TimeScaleShift;
-use crate::layers::{Conv, Dense, FeatureMap, GroupNorm, SharedMap, accumulate, plus, scaled};
+use crate::layers::{Conv, Dense, FeatureMap, GroupNorm, MapGrad, SharedMap};
 use crate::layout::{Init, Scope};
 use crate::{Mode, Parameters, Result};
 
@@ -60,13 +60,43 @@ impl<B: Backend> ResidualInput<B> {
     }
 }
 
-/// The time embedding that a block reads, and where its gradient is summed over the blocks.
+/// The time embedding that blocks read, and what they leave for its gradient: all of their projections go back together.
 #[derive(Debug)]
 pub struct Temb<'a, B: Backend> {
-    /// `[N, 1, 1, temb]`.
-    pub value: View<'a, B>,
-    /// The sum of the gradients so far.
-    pub grad: Option<Tensor<B>>,
+    value: View<'a, B>,
+    /// Each block's projection, and the gradient of its result.
+    projected: Vec<(Dense, Tensor<B>)>,
+}
+
+impl<'a, B: Backend> Temb<'a, B> {
+    /// Of a time embedding `[N, 1, 1, temb]`.
+    pub fn new(value: View<'a, B>) -> Self {
+        Self { value, projected: Vec::new() }
+    }
+
+    /// The gradient of the time embedding after all blocks' backward passes; adds those of the blocks' projections. None if no
+    /// block left anything.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn backward(
+        self,
+        backend: &B,
+        parameters: &Parameters<B>,
+        grads: &mut Parameters<B>,
+    ) -> Result<Option<Tensor<B>>> {
+        if self.projected.is_empty() {
+            return Ok(None);
+        }
+        let mut products = Vec::new();
+        for (layer, d) in &self.projected {
+            // a single pixel is its own sum
+            products.push(layer.seen_from(parameters, d.view(), Some(d.view()))?);
+        }
+        let (silu, none) = (Operand::plain(self.value).silu(), Along::default());
+        let grads = ParameterGrads { buffer: grads.buffer_mut(), norm: None };
+        Ok(Some(backend.conv_backward(&products, Geometry::ONE, &silu, none, Some(grads), false)?.first))
+    }
 }
 
 /// What [`Residual::backward`] needs of the forward pass: x, h and their statistics, nothing else.
@@ -145,12 +175,12 @@ impl Residual {
             TimeScaleShift::ScaleShift => (None, Some(projected)),
         };
 
-        let x_statistics = self.norm1.statistics(backend, &x.first, x.skip.as_deref())?;
+        let x_statistics = self.norm1.statistics(backend, parameters, &x.first, x.skip.as_deref(), None)?;
         let operand = self.operand_1(parameters, &x, &x_statistics)?;
         let epilogue =
             Epilogue { channel: channel.as_ref().map(Tensor::view), statistics: true, ..Epilogue::default() };
         let h = FeatureMap::from(self.conv1.forward(backend, parameters, &operand, epilogue)?);
-        let h_statistics = self.norm2.statistics(backend, &h, None)?;
+        let h_statistics = self.norm2.statistics(backend, parameters, &h, None, scale_shift.as_ref())?;
         let h = h.x;
 
         let shortcut = match &self.conv_shortcut {
@@ -178,59 +208,64 @@ impl Residual {
         backend: &B,
         parameters: &Parameters<B>,
         cache: ResidualCache<B>,
-        dy: Tensor<B>,
+        dy: impl Into<MapGrad<B>>,
         add: Option<Tensor<B>>,
         temb: &mut Temb<'_, B>,
         mut grads: Option<&mut Parameters<B>>,
-    ) -> Result<(Tensor<B>, Option<Tensor<B>>)> {
+    ) -> Result<(MapGrad<B>, Option<Tensor<B>>)> {
         let ResidualCache { x, x_statistics, h, h_statistics, scale_shift, dropout } = cache;
-        let dy = scaled(backend, dy, self.options.scale)?;
+        let MapGrad { d: dy, sums } = dy.into().scaled(backend, self.options.scale)?;
         // The biases of the second convolution and of the shortcut have the same gradient.
-        let dy_sums = grads.is_some().then(|| backend.pixel_sums(dy.view())).transpose()?;
+        let learns = grads.is_some();
+        let dy_sums = match sums {
+            None if learns => Some(backend.pixel_sums(dy.view())?),
+            known => known,
+        };
         let dy_sums = dy_sums.as_ref().map(Tensor::view);
 
         let operand = self.operand_2(parameters, &h, &h_statistics, scale_shift.as_ref(), dropout)?;
-        if let Some(grads) = grads.as_deref_mut() {
-            self.conv2.parameter_grads(backend, &operand, dy.view(), dy_sums, grads)?;
-        }
-        let pulled = self.conv2.input_grad(backend, parameters, &operand, dy.view())?;
-        let norm = self.norm2.backward(backend, &operand, pulled, [None, None], grads.as_deref_mut())?;
-        let dh = norm.first;
+        let of_h = self.conv2.backward_to_parts(
+            backend,
+            parameters,
+            &operand,
+            Some(&self.norm2),
+            (dy.view(), dy_sums),
+            Along::default(),
+            grads.as_deref_mut(),
+            learns,
+        )?;
+        let dh = of_h.first;
         drop((h, h_statistics));
 
-        let operand = self.operand_1(parameters, &x, &x_statistics)?;
-        if let Some(grads) = grads.as_deref_mut() {
-            let dh_sums = backend.pixel_sums(dh.view())?;
-            self.conv1.parameter_grads(backend, &operand, dh.view(), Some(dh_sums.view()), grads)?;
-            // The time embedding is added to every pixel of h, or it is h's scale and shift.
-            let d_projected = norm.scale_shift.unwrap_or(dh_sums);
-            let silu = Operand::plain(temb.value).silu();
-            let d_temb = self.time_emb_proj.backward(backend, parameters, &silu, d_projected.view(), Some(grads))?.g;
-            accumulate(backend, &mut temb.grad, d_temb)?;
-        }
-        let pulled = self.conv1.input_grad(backend, parameters, &operand, dh.view())?;
-        drop(dh);
-
-        let (first, skip) = match &self.conv_shortcut {
+        let whole = match &self.conv_shortcut {
             Some(conv) => {
                 let plain = x.operand();
                 if let Some(grads) = grads.as_deref_mut() {
                     conv.parameter_grads(backend, &plain, dy.view(), dy_sums, grads)?;
                 }
-                let along = conv.input_grad(backend, parameters, &plain, dy.view())?;
-                backend.operand_grad(&plain, along, [add.as_ref().map(Tensor::view), None])?
+                let along = conv.input_grad(backend, parameters, &plain, dy.view())?.g;
+                drop(dy);
+                along
             }
-            None if x.skip.is_some() => {
-                let along = Pulled { g: dy, sums: None };
-                backend.operand_grad(&x.operand(), along, [add.as_ref().map(Tensor::view), None])?
-            }
-            None => match add {
-                Some(add) => (plus(backend, add, dy.view())?, None),
-                None => (dy, None),
-            },
+            None => dy,
         };
-        let add = [Some(first.view()), skip.as_ref().map(Tensor::view)];
-        let norm = self.norm1.backward(backend, &operand, pulled, add, grads)?;
-        Ok((norm.first, norm.second))
+        let operand = self.operand_1(parameters, &x, &x_statistics)?;
+        let of_x = self.conv1.backward_to_parts(
+            backend,
+            parameters,
+            &operand,
+            Some(&self.norm1),
+            (dh.view(), of_h.first_sums.as_ref().map(Tensor::view)),
+            Along { whole: Some(whole), first: add },
+            grads,
+            learns,
+        )?;
+        if learns {
+            // The time embedding is added to every pixel of h, or it is h's scale and shift.
+            let d_projected = of_h.scale_shift.or(of_h.first_sums);
+            temb.projected.extend(d_projected.map(|d| (self.time_emb_proj.clone(), d)));
+        }
+        let OperandGrad { first, first_sums, second, .. } = of_x;
+        Ok((MapGrad { d: first, sums: first_sums }, second))
     }
 }

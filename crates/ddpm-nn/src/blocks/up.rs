@@ -4,7 +4,7 @@ use ddpm_kernels::Backend;
 use ddpm_tensor::{Tensor, View};
 
 use super::{Residual, ResidualCache, ResidualInput, Temb, Upsample};
-use crate::layers::{Attention, AttentionCache, FeatureMap, SharedMap};
+use crate::layers::{Attention, AttentionCache, FeatureMap, MapGrad, SharedMap};
 use crate::{Mode, Parameters, Result};
 
 /// A level on the way up: residual blocks, each reading a skip connection beside what came before, and followed by
@@ -70,14 +70,14 @@ impl Up {
         backend: &B,
         parameters: &Parameters<B>,
         cache: UpCache<B>,
-        dy: Tensor<B>,
+        dy: impl Into<MapGrad<B>>,
         skip_grads: &mut Vec<Tensor<B>>,
         temb: &mut Temb<'_, B>,
         mut grads: Option<&mut Parameters<B>>,
-    ) -> Result<Tensor<B>> {
-        let mut d = dy;
+    ) -> Result<MapGrad<B>> {
+        let mut d = dy.into();
         if let Some((layer, x)) = self.upsample.as_ref().zip(cache.upsampled) {
-            d = layer.backward(backend, parameters, &x, d.view(), grads.as_deref_mut())?;
+            d = layer.backward(backend, parameters, &x, d, grads.as_deref_mut())?;
         }
         for ((residual, attention), (cache, attention_cache)) in self.layers.iter().zip(cache.layers).rev() {
             if let Some((layer, cache)) = attention.as_ref().zip(attention_cache) {

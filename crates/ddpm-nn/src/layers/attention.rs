@@ -1,7 +1,8 @@
+use ddpm_kernels::conv::{Along, ConvGrad, Geometry, ParameterGrads};
 use ddpm_kernels::{Backend, Epilogue, Operand};
 use ddpm_tensor::Tensor;
 
-use super::{Dense, FeatureMap, GroupNorm, SharedMap, plus, scaled};
+use super::{Dense, FeatureMap, GroupNorm, MapGrad, SharedMap};
 use crate::layout::{Init, Scope};
 use crate::{Mode, Parameters, Result};
 
@@ -87,7 +88,7 @@ impl Attention {
         mode: Mode,
     ) -> Result<(FeatureMap<B>, Option<AttentionCache<B>>)> {
         let norm = self.group_norm.as_ref();
-        let x_statistics = norm.map(|n| n.statistics(backend, &x, None)).transpose()?;
+        let x_statistics = norm.map(|n| n.statistics(backend, parameters, &x, None, None)).transpose()?;
         let operand = self.operand(parameters, &x, x_statistics.as_ref())?;
         let [q, k, v] = self.projections(backend, parameters, &operand)?;
         let o = backend.attention(q.view(), k.view(), v.view(), self.heads, self.head_scale)?;
@@ -106,37 +107,34 @@ impl Attention {
         backend: &B,
         parameters: &Parameters<B>,
         cache: AttentionCache<B>,
-        dy: Tensor<B>,
+        dy: impl Into<MapGrad<B>>,
         mut grads: Option<&mut Parameters<B>>,
-    ) -> Result<Tensor<B>> {
+    ) -> Result<MapGrad<B>> {
         let AttentionCache { x, statistics, o } = cache;
-        let dy = scaled(backend, dy, self.scale)?;
+        let dy = dy.into().scaled(backend, self.scale)?;
+        let learns = grads.is_some();
         let plain = Operand::plain(o.view());
-        let d_o = self.to_out.backward(backend, parameters, &plain, dy.view(), grads.as_deref_mut())?.g;
+        let (seen, none) = (dy.seen(), Along::default());
+        let d_o = self.to_out.backward_to_parts(backend, parameters, &plain, seen, none, grads.as_deref_mut())?;
+        let d_o = d_o.first;
         drop(o);
         let operand = self.operand(parameters, &x, statistics.as_ref())?;
         let [q, k, v] = self.projections(backend, parameters, &operand)?;
         let [dq, dk, dv] =
             backend.attention_grad(q.view(), k.view(), v.view(), d_o.view(), self.heads, self.head_scale)?;
         drop((q, k, v, d_o));
-        let mut pulled = self.to_q.backward(backend, parameters, &operand, dq.view(), grads.as_deref_mut())?;
         // One vector added to all keys adds one number to a whole row of scores, which the softmax does not see: the
         // gradient of the key's bias is zero. What rounding leaves of it Adam would take for a direction.
-        if let Some(grads) = grads.as_deref_mut() {
-            self.to_k.weight_grad(backend, &operand, dk.view(), grads)?;
-        }
-        let from_k = self.to_k.input_grad(backend, parameters, &operand, dk.view())?;
-        let from_v = self.to_v.backward(backend, parameters, &operand, dv.view(), grads.as_deref_mut())?;
-        drop((dk, dv));
-        for more in [from_k, from_v] {
-            backend.add_scaled(&mut pulled.g, 1.0, more.g.view())?;
-            if let (Some(sums), Some(more)) = (&mut pulled.sums, more.sums) {
-                backend.add_scaled(sums, 1.0, more.view())?;
-            }
-        }
-        match &self.group_norm {
-            Some(norm) => Ok(norm.backward(backend, &operand, pulled, [Some(dy.view()), None], grads)?.first),
-            None => plus(backend, pulled.g, dy.view()),
-        }
+        let products = [
+            self.to_q.seen_from(parameters, dq.view(), None)?,
+            ConvGrad { db: None, ..self.to_k.seen_from(parameters, dk.view(), None)? },
+            self.to_v.seen_from(parameters, dv.view(), None)?,
+        ];
+        let grads = grads.map(|grads| {
+            let norm = self.group_norm.as_ref().map(|norm| norm.ranges(grads));
+            ParameterGrads { buffer: grads.buffer_mut(), norm }
+        });
+        let along = Along { whole: Some(dy.d), first: None };
+        Ok(backend.conv_backward(&products, Geometry::ONE, &operand, along, grads, learns)?.into())
     }
 }

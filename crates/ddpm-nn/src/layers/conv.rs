@@ -1,7 +1,8 @@
-use ddpm_kernels::conv::Geometry;
+use ddpm_kernels::conv::{Along, ConvGrad, Geometry, OperandGrad, ParameterGrads};
 use ddpm_kernels::{Backend, Epilogue, Operand, Output, Pulled};
-use ddpm_tensor::{Tensor, View};
+use ddpm_tensor::View;
 
+use super::GroupNorm;
 use crate::layout::{Init, ParamId, Role, Scope};
 use crate::{Parameters, Result};
 
@@ -73,16 +74,8 @@ impl Conv {
         sums: Option<View<'_, B>>,
         grads: &mut Parameters<B>,
     ) -> Result<()> {
-        self.weight_grad(backend, x, dy, grads)?;
-        let db = grads.range(self.bias);
-        let own: Tensor<B>;
-        let sums = if let Some(sums) = sums {
-            sums
-        } else {
-            own = backend.pixel_sums(dy)?;
-            own.view()
-        };
-        Ok(backend.batch_sums(sums, grads.buffer_mut(), db)?)
+        let (dw, db) = (grads.range(self.weight), grads.range(self.bias));
+        Ok(backend.conv_parameter_grads(dy, sums, x, self.geometry, grads.buffer_mut(), dw, db)?)
     }
 
     /// Adds the gradient of the weights alone, for a bias whose gradient is known to be zero.
@@ -130,5 +123,41 @@ impl Conv {
             self.parameter_grads(backend, x, dy, None, grads)?;
         }
         self.input_grad(backend, parameters, x, dy)
+    }
+
+    /// What [`Backend::conv_backward`] takes of the layer; `sums [N, C_out]` are dy's pixel sums, where they are known already.
+    pub(crate) fn seen_from<'a, B: Backend>(
+        &self,
+        parameters: &'a Parameters<B>,
+        dy: View<'a, B>,
+        sums: Option<View<'a, B>>,
+    ) -> Result<ConvGrad<'a, B>> {
+        let (dw, db) = (parameters.range(self.weight), Some(parameters.range(self.bias)));
+        Ok(ConvGrad { dy, dy_sums: sums, w: self.weight(parameters)?, dw, db })
+    }
+
+    /// The gradients of the stored parts of x, to which is added what comes `along`; of weights, bias and x's norm, which is
+    /// `norm`, if there are gradients to add to. `sums`: whether those of the first part over pixels are wanted.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    #[allow(clippy::too_many_arguments)] // a convolution has many parts
+    pub fn backward_to_parts<B: Backend>(
+        &self,
+        backend: &B,
+        parameters: &Parameters<B>,
+        x: &Operand<'_, B>,
+        norm: Option<&GroupNorm>,
+        (dy, dy_sums): (View<'_, B>, Option<View<'_, B>>),
+        along: Along<B>,
+        grads: Option<&mut Parameters<B>>,
+        sums: bool,
+    ) -> Result<OperandGrad<B>> {
+        let product = self.seen_from(parameters, dy, dy_sums)?;
+        let grads = grads.map(|grads| {
+            let norm = norm.map(|norm| norm.ranges(grads));
+            ParameterGrads { buffer: grads.buffer_mut(), norm }
+        });
+        Ok(backend.conv_backward(&[product], self.geometry, x, along, grads, sums)?)
     }
 }

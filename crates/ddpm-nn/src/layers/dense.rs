@@ -1,4 +1,4 @@
-use ddpm_kernels::conv::Geometry;
+use ddpm_kernels::conv::{Along, ConvGrad, Geometry, OperandGrad};
 use ddpm_kernels::{Backend, Epilogue, Operand, Output, Pulled};
 use ddpm_tensor::View;
 
@@ -93,5 +93,31 @@ impl Dense {
         grads: Option<&mut Parameters<B>>,
     ) -> Result<Pulled<B>> {
         self.product.backward(backend, parameters, x, dy, grads)
+    }
+
+    /// See [`Conv::seen_from`].
+    pub(crate) fn seen_from<'a, B: Backend>(
+        &self,
+        parameters: &'a Parameters<B>,
+        dy: View<'a, B>,
+        sums: Option<View<'a, B>>,
+    ) -> Result<ConvGrad<'a, B>> {
+        self.product.seen_from(parameters, dy, sums)
+    }
+
+    /// The gradient of x without a norm, to which `along` is added; see [`Conv::backward_to_parts`].
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn backward_to_parts<B: Backend>(
+        &self,
+        backend: &B,
+        parameters: &Parameters<B>,
+        x: &Operand<'_, B>,
+        (dy, dy_sums): (View<'_, B>, Option<View<'_, B>>),
+        along: Along<B>,
+        grads: Option<&mut Parameters<B>>,
+    ) -> Result<OperandGrad<B>> {
+        self.product.backward_to_parts(backend, parameters, x, None, (dy, dy_sums), along, grads, false)
     }
 }

@@ -1,4 +1,6 @@
-use ddpm_kernels::{Backend, Norm, Operand, Pulled};
+use std::ops::Range;
+
+use ddpm_kernels::{Backend, Norm, NormParameters, Operand, Pulled};
 use ddpm_tensor::{Tensor, View};
 
 use super::FeatureMap;
@@ -35,15 +37,18 @@ impl GroupNorm {
         Self { gamma, beta, groups, eps }
     }
 
-    /// Mean and 1/√(variance + eps) of each image and group, `[N, groups, 2]`, of one tensor or two concatenated.
+    /// Mean and 1/√(variance + eps) of each image and group, `[N, groups, 2]`, of one tensor or two concatenated, for a norm with
+    /// these parameters and scales.
     ///
     /// # Errors
     /// When shapes do not fit or the device fails.
     pub fn statistics<B: Backend>(
         &self,
         backend: &B,
+        parameters: &Parameters<B>,
         first: &FeatureMap<B>,
         second: Option<&FeatureMap<B>>,
+        scale_shift: Option<&Tensor<B>>,
     ) -> Result<Tensor<B>> {
         let [_, h, w, _] = first.x.shape().nhwc();
         let missing = |part: &FeatureMap<B>| match part.statistics {
@@ -56,7 +61,9 @@ impl GroupNorm {
             let left = parts[i].and_then(|p| p.statistics.as_ref());
             left.or(made[i].as_ref()).map(Tensor::view)
         };
-        Ok(backend.norm_statistics([of(0), of(1)], h * w, self.groups, self.eps)?)
+        let (gamma, beta) = (parameters.view(self.gamma)?, parameters.view(self.beta)?);
+        let norm = NormParameters { gamma, beta, scale_shift: scale_shift.map(Tensor::view) };
+        Ok(backend.norm_statistics_for([of(0), of(1)], h * w, self.groups, self.eps, &norm)?)
     }
 
     /// The norm of an operand with these statistics.
@@ -76,6 +83,11 @@ impl GroupNorm {
             beta: parameters.view(self.beta)?,
             scale_shift: scale_shift.map(Tensor::view),
         })
+    }
+
+    /// Where γ and β lie in a buffer.
+    pub(crate) fn ranges<B: Backend>(&self, parameters: &Parameters<B>) -> [Range<usize>; 2] {
+        [parameters.range(self.gamma), parameters.range(self.beta)]
     }
 
     /// Finishes the gradient of an operand that this norm normalises: adds the gradients of γ and β, returns those of

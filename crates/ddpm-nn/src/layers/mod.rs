@@ -20,6 +20,7 @@ pub use time_embedding::{Fourier, Sinusoid, TimeCache, TimeEmbedding, Waves};
 
 use std::sync::Arc;
 
+use ddpm_kernels::conv::OperandGrad;
 use ddpm_kernels::{Backend, Output};
 use ddpm_tensor::{Tensor, View};
 
@@ -49,22 +50,41 @@ impl<B: Backend> From<Tensor<B>> for FeatureMap<B> {
     }
 }
 
-/// `sum += term`, where the first term becomes the sum.
-pub(crate) fn accumulate<B: Backend>(backend: &B, sum: &mut Option<Tensor<B>>, term: Tensor<B>) -> Result<()> {
-    *sum = Some(match sum.take() {
-        Some(sum) => plus(backend, sum, term.view())?,
-        None => term,
-    });
-    Ok(())
+/// The gradient of a tensor between layers, with what its maker knows of it.
+#[derive(Debug)]
+pub struct MapGrad<B: Backend> {
+    /// `[N, H, W, C]`.
+    pub d: Tensor<B>,
+    /// `[N, C]`: its sums over pixels, the gradient of a bias before it, if they are known.
+    pub sums: Option<Tensor<B>>,
+}
+
+impl<B: Backend> From<Tensor<B>> for MapGrad<B> {
+    fn from(d: Tensor<B>) -> Self {
+        Self { d, sums: None }
+    }
+}
+
+impl<B: Backend> From<OperandGrad<B>> for MapGrad<B> {
+    fn from(grad: OperandGrad<B>) -> Self {
+        Self { d: grad.first, sums: grad.first_sums }
+    }
+}
+
+impl<B: Backend> MapGrad<B> {
+    /// The gradient before the scale of an epilogue.
+    pub(crate) fn scaled(self, backend: &B, scale: f32) -> Result<Self> {
+        if scale == 1.0 { Ok(self) } else { Ok(backend.affine(self.d.view(), f64::from(scale), 0.0)?.into()) }
+    }
+
+    /// The gradient, and its sums, as [`Conv::backward_to_parts`] takes them.
+    pub(crate) fn seen(&self) -> (View<'_, B>, Option<View<'_, B>>) {
+        (self.d.view(), self.sums.as_ref().map(Tensor::view))
+    }
 }
 
 /// `sum + term`, in the memory of the sum.
 pub(crate) fn plus<B: Backend>(backend: &B, mut sum: Tensor<B>, term: View<'_, B>) -> Result<Tensor<B>> {
     backend.add_scaled(&mut sum, 1.0, term)?;
     Ok(sum)
-}
-
-/// `dy·scale`: the gradient before the scale of an epilogue.
-pub(crate) fn scaled<B: Backend>(backend: &B, dy: Tensor<B>, scale: f32) -> Result<Tensor<B>> {
-    if scale == 1.0 { Ok(dy) } else { Ok(backend.affine(dy.view(), f64::from(scale), 0.0)?) }
 }

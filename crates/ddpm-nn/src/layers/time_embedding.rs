@@ -1,3 +1,4 @@
+use ddpm_kernels::conv::Along;
 use ddpm_kernels::{Backend, Epilogue, Operand};
 use ddpm_tensor::{Element, Tensor, View};
 
@@ -170,7 +171,11 @@ impl TimeEmbedding {
     ) -> Result<()> {
         let TimeCache { waves, hidden } = cache;
         let operand = Operand::plain(hidden.view()).silu();
-        let d_hidden = self.linear_2.backward(backend, parameters, &operand, dy, Some(grads))?.g;
+        let [n, _, _, c] = dy.shape().nhwc();
+        // a single pixel is its own sum
+        let seen = (dy, Some(dy.reshape([n, c])?));
+        let along = Along::default();
+        let d_hidden = self.linear_2.backward_to_parts(backend, parameters, &operand, seen, along, Some(grads))?.first;
         self.linear_1.parameter_grads(backend, &Operand::plain(waves.view()), d_hidden.view(), grads)
     }
 }

@@ -24,6 +24,11 @@ fn map(cpu: &C, x: &Tensor<C>) -> Arc<FeatureMap<C>> {
     Arc::new(FeatureMap::from(copy(cpu, x)))
 }
 
+/// The gradient of the time embedding, where gradients of parameters are wanted.
+fn of_temb(cpu: &C, p: &Parameters<C>, temb: Temb<'_, C>, g: Option<&mut Parameters<C>>) -> Option<Tensor<C>> {
+    g.and_then(|g| temb.backward(cpu, p, g).unwrap())
+}
+
 fn residual(name: &str, c_in: usize, c_out: usize, skip: usize, options: ResidualOptions) {
     let cpu = cpu();
     let mut layout = Layout::default();
@@ -36,12 +41,12 @@ fn residual(name: &str, c_in: usize, c_out: usize, skip: usize, options: Residua
     };
     // The second output is the input itself: the gradient that a skip connection adds.
     let forward = |p: &Parameters<C>, x: &[Tensor<C>]| vec![run(p, x).0.x, copy(&cpu, &x[0])];
-    let backward = |p: &Parameters<C>, x: &[Tensor<C>], mut dy: Vec<Tensor<C>>, g: Option<&mut Parameters<C>>| {
+    let backward = |p: &Parameters<C>, x: &[Tensor<C>], mut dy: Vec<Tensor<C>>, mut g: Option<&mut Parameters<C>>| {
         let cache = run(p, x).1.unwrap();
-        let mut temb = Temb { value: x[1].view(), grad: None };
+        let mut temb = Temb::new(x[1].view());
         let (add, dy) = (dy.pop(), dy.remove(0));
-        let (first, skip) = block.backward(&cpu, p, cache, dy, add, &mut temb, g).unwrap();
-        vec![Some(first), temb.grad, skip]
+        let (first, skip) = block.backward(&cpu, p, cache, dy, add, &mut temb, g.as_deref_mut()).unwrap();
+        vec![Some(first.d), of_temb(&cpu, p, temb, g), skip]
     };
     let mut inputs = vec![random(&cpu, [2, 3, 4, c_in], 1), random(&cpu, [2, 1, 1, 5], 2)];
     if skip > 0 {
@@ -80,8 +85,8 @@ fn resampling() {
         let backward = |p: &Parameters<C>, x: &[Tensor<C>], dy: Vec<Tensor<C>>, mut g: Option<&mut Parameters<C>>| {
             let x = map(&cpu, &x[0]);
             let half = down.forward(&cpu, p, &x).unwrap();
-            let d = up.backward(&cpu, p, &half, dy[0].view(), g.as_deref_mut()).unwrap();
-            vec![Some(down.backward(&cpu, p, &x, d.view(), Some(dy[1].view()), g).unwrap())]
+            let d = up.backward(&cpu, p, &half, copy(&cpu, &dy[0]), g.as_deref_mut()).unwrap();
+            vec![Some(down.backward(&cpu, p, &x, d, Some(copy(&cpu, &dy[1])), g).unwrap().d)]
         };
         let inputs = vec![random(&cpu, [2, 4, 6, 3], 1)];
         let parameters = parameters(&cpu, &layout);
@@ -105,12 +110,13 @@ fn middles() {
             mid.forward(&cpu, p, map(&cpu, &x[0]), x[1].view(), Mode::Differentiate).unwrap()
         };
         let forward = |p: &Parameters<C>, x: &[Tensor<C>]| vec![run(p, x).0.x, copy(&cpu, &x[0])];
-        let backward = |p: &Parameters<C>, x: &[Tensor<C>], mut dy: Vec<Tensor<C>>, g: Option<&mut Parameters<C>>| {
-            let mut temb = Temb { value: x[1].view(), grad: None };
-            let (add, dy) = (dy.pop(), dy.remove(0));
-            let dx = mid.backward(&cpu, p, run(p, x).1.unwrap(), dy, add, &mut temb, g).unwrap();
-            vec![Some(dx), temb.grad]
-        };
+        let backward =
+            |p: &Parameters<C>, x: &[Tensor<C>], mut dy: Vec<Tensor<C>>, mut g: Option<&mut Parameters<C>>| {
+                let mut temb = Temb::new(x[1].view());
+                let (add, dy) = (dy.pop(), dy.remove(0));
+                let dx = mid.backward(&cpu, p, run(p, x).1.unwrap(), dy, add, &mut temb, g.as_deref_mut()).unwrap();
+                vec![Some(dx.d), of_temb(&cpu, p, temb, g)]
+            };
         let inputs = vec![random(&cpu, [2, 2, 2, 4], 1), random(&cpu, [2, 1, 1, 5], 2)];
         let parameters = parameters(&cpu, &layout);
         Case { name: "middle", cpu: &cpu, parameters, inputs, forward: &forward, backward: &backward }.check();
@@ -146,13 +152,15 @@ fn levels_on_the_way_down() {
             let (skips, _) = run(p, x);
             std::iter::once(copy(&cpu, &x[0])).chain(skips.iter().map(|s| copy(&cpu, &s.x))).collect()
         };
-        let backward = |p: &Parameters<C>, x: &[Tensor<C>], mut dy: Vec<Tensor<C>>, g: Option<&mut Parameters<C>>| {
-            let mut temb = Temb { value: x[1].view(), grad: None };
-            let last = dy.pop().unwrap();
-            let dx = down.backward(&cpu, p, run(p, x).1.unwrap(), last, &mut dy, &mut temb, g).unwrap();
-            assert!(dy.is_empty());
-            vec![Some(dx), temb.grad]
-        };
+        let backward =
+            |p: &Parameters<C>, x: &[Tensor<C>], mut dy: Vec<Tensor<C>>, mut g: Option<&mut Parameters<C>>| {
+                let mut temb = Temb::new(x[1].view());
+                let last = dy.pop().unwrap();
+                let dx =
+                    down.backward(&cpu, p, run(p, x).1.unwrap(), last, &mut dy, &mut temb, g.as_deref_mut()).unwrap();
+                assert!(dy.is_empty());
+                vec![Some(dx.d), of_temb(&cpu, p, temb, g)]
+            };
         let inputs = vec![random(&cpu, [2, 4, 2, 2], 1), random(&cpu, [2, 1, 1, 5], 2)];
         let parameters = parameters(&cpu, &layout);
         Case { name: "down", cpu: &cpu, parameters, inputs, forward: &forward, backward: &backward }.check();
@@ -182,13 +190,16 @@ fn levels_on_the_way_up() {
             up.forward(&cpu, p, input, x[1].view(), &mut skips, Mode::Differentiate).unwrap()
         };
         let forward = |p: &Parameters<C>, x: &[Tensor<C>]| vec![run(p, x).0.x];
-        let backward = |p: &Parameters<C>, x: &[Tensor<C>], mut dy: Vec<Tensor<C>>, g: Option<&mut Parameters<C>>| {
-            let mut temb = Temb { value: x[1].view(), grad: None };
-            let mut skips = vec![];
-            let dx = up.backward(&cpu, p, run(p, x).1.unwrap(), dy.remove(0), &mut skips, &mut temb, g).unwrap();
-            let first_read = skips.pop();
-            vec![Some(dx), temb.grad, first_read, skips.pop()]
-        };
+        let backward =
+            |p: &Parameters<C>, x: &[Tensor<C>], mut dy: Vec<Tensor<C>>, mut g: Option<&mut Parameters<C>>| {
+                let mut temb = Temb::new(x[1].view());
+                let mut skips = vec![];
+                let dx = up
+                    .backward(&cpu, p, run(p, x).1.unwrap(), dy.remove(0), &mut skips, &mut temb, g.as_deref_mut())
+                    .unwrap();
+                let first_read = skips.pop();
+                vec![Some(dx.d), of_temb(&cpu, p, temb, g), first_read, skips.pop()]
+            };
         let inputs = vec![
             random(&cpu, [2, 2, 2, 6], 1),
             random(&cpu, [2, 1, 1, 5], 2),

@@ -82,19 +82,19 @@ fn group_norm(groups: usize, concat: bool, scale_shift: bool, finish: bool) -> b
     let channels = if concat { 6 } else { 4 };
     let norm = GroupNorm::new(layout.at("norm"), channels, groups, 1e-5);
     let layout = Arc::new(layout);
-    let statistics = |x: &[Tensor<C>]| {
+    let statistics = |p: &Parameters<C>, x: &[Tensor<C>]| {
         let first = FeatureMap::from(copy(&cpu, &x[0]));
         let second = concat.then(|| FeatureMap::from(copy(&cpu, &x[1])));
-        norm.statistics(&cpu, &first, second.as_ref()).unwrap()
+        norm.statistics(&cpu, p, &first, second.as_ref(), None).unwrap()
     };
     let scale = |x: &[Tensor<C>]| scale_shift.then(|| copy(&cpu, &x[2]));
     let forward = |p: &Parameters<C>, x: &[Tensor<C>]| {
-        let (s, scale) = (statistics(x), scale(x));
+        let (s, scale) = (statistics(p, x), scale(x));
         let operand = parts(x, concat).norm(norm.norm(p, &s, scale.as_ref()).unwrap()).silu();
         vec![cpu.operand_value(&operand).unwrap()]
     };
     let backward = |p: &Parameters<C>, x: &[Tensor<C>], dy: Vec<Tensor<C>>, g: Option<&mut Parameters<C>>| {
-        let (s, scale) = (statistics(x), scale(x));
+        let (s, scale) = (statistics(p, x), scale(x));
         let operand = parts(x, concat).norm(norm.norm(p, &s, scale.as_ref()).unwrap()).silu();
         let pulled = cpu.operand_pull(dy[0].view(), &operand).unwrap();
         let wrong = copy(&cpu, &pulled.g);
@@ -149,7 +149,7 @@ fn attention() {
         let forward = |p: &Parameters<C>, x: &[Tensor<C>]| vec![run(p, x, Mode::Infer).0.x];
         let backward = |p: &Parameters<C>, x: &[Tensor<C>], mut dy: Vec<Tensor<C>>, g: Option<&mut Parameters<C>>| {
             let cache = run(p, x, Mode::Differentiate).1.unwrap();
-            vec![Some(attention.backward(&cpu, p, cache, dy.remove(0), g).unwrap())]
+            vec![Some(attention.backward(&cpu, p, cache, dy.remove(0), g).unwrap().d)]
         };
         let inputs = vec![random(&cpu, [2, 2, 3, 6], 1)];
         let parameters = parameters(&cpu, &layout);

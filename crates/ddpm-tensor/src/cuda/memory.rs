@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaStream, result, sys};
@@ -41,14 +42,14 @@ impl Memory {
     pub(super) fn take(self: &Arc<Self>, len: usize) -> Result<CudaBuffer, TensorError> {
         let wanted = (len * size_of::<f32>()).next_multiple_of(GRAIN);
         if len == 0 {
-            return Ok(CudaBuffer { pointer: 0, bytes: 0, len, memory: Arc::clone(self) });
+            return Ok(CudaBuffer::new(0, 0, len, self));
         }
         let mut state = self.state();
         let size = state.spare.range_mut(wanted..=wanted + wanted / 4).find(|(_, list)| !list.is_empty());
         if let Some((&bytes, list)) = size
             && let Some(pointer) = list.pop()
         {
-            return Ok(CudaBuffer { pointer, bytes, len, memory: Arc::clone(self) });
+            return Ok(CudaBuffer::new(pointer, bytes, len, self));
         }
         self.context.bind_to_thread().map_err(|e| failure("using the device", e))?;
         // SAFETY: the context is current, and the size is not zero.
@@ -62,7 +63,7 @@ impl Memory {
             Ok(pointer) => {
                 state.held += wanted;
                 state.peak = state.peak.max(state.held);
-                Ok(CudaBuffer { pointer, bytes: wanted, len, memory: Arc::clone(self) })
+                Ok(CudaBuffer::new(pointer, wanted, len, self))
             }
             Err(result::DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
                 let (free, total) = result::mem_get_info().unwrap_or((0, 0));
@@ -106,12 +107,127 @@ impl Drop for Memory {
     }
 }
 
-/// Floats on a GPU; goes back to the pool of its [`Cuda`](super::Cuda) when dropped.
+/// Floats on a GPU; goes back to the pool of its [`Cuda`](super::Cuda) when dropped, and with it what was [kept](Self::kept).
 pub struct CudaBuffer {
     pub(super) pointer: sys::CUdeviceptr,
     bytes: usize,
     pub(super) len: usize,
+    contents: u64,
+    kept: Mutex<Vec<Kept>>,
+    renewed: Mutex<Renewed>,
     memory: Arc<Memory>,
+}
+
+/// What was computed from a buffer's contents, under which name, and from which contents.
+#[derive(Debug, Clone)]
+struct Kept {
+    key: Vec<u64>,
+    made: Arc<CudaBuffer>,
+    of: u64,
+}
+
+/// What is computed anew whenever its buffer was written, all of it together.
+#[derive(Default)]
+struct Renewed {
+    all: Vec<Kept>,
+    list: Option<Box<(Vec<u64>, CudaBuffer)>>,
+}
+
+/// What of a buffer is to be computed anew, and a place for a list of it on the device.
+#[derive(Debug)]
+pub struct Stale<'a> {
+    /// Keys, and where what they name goes.
+    pub all: Vec<(Vec<u64>, Arc<CudaBuffer>)>,
+    list: &'a mut Option<Box<(Vec<u64>, CudaBuffer)>>,
+}
+
+impl Stale<'_> {
+    /// These words on the device: copied there only if others were there last time.
+    ///
+    /// # Errors
+    /// When the device has no memory left, or fails.
+    pub fn list(&mut self, cuda: &super::Cuda, words: Vec<u64>) -> Result<&CudaBuffer, TensorError> {
+        if self.list.as_ref().is_none_or(|known| known.0 != words) {
+            *self.list = None;
+        }
+        if let Some(known) = self.list {
+            return Ok(&known.1);
+        }
+        let buffer = cuda.upload_values(&words)?;
+        Ok(&self.list.insert(Box::new((words, buffer))).1)
+    }
+}
+
+impl CudaBuffer {
+    fn new(pointer: sys::CUdeviceptr, bytes: usize, len: usize, memory: &Arc<Memory>) -> Self {
+        let (kept, renewed) = (Mutex::default(), Mutex::default());
+        Self { pointer, bytes, len, contents: next_contents(), kept, renewed, memory: Arc::clone(memory) }
+    }
+
+    /// A number that no other contents of any buffer have: it changes whenever the buffer may be written.
+    pub fn contents(&self) -> u64 {
+        self.contents
+    }
+
+    /// The buffer may be written from now on: what was computed from it is forgotten.
+    pub(super) fn written(&mut self) {
+        self.kept.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        // what nobody asked for since the buffer was last written will not be asked for soon
+        let of = self.contents;
+        self.renewed.get_mut().unwrap_or_else(PoisonError::into_inner).all.retain(|kept| kept.of == of);
+        self.contents = next_contents();
+    }
+
+    /// What `make` computes from the buffer's contents; it is kept under the key, and given again, until the buffer is written or
+    /// dropped. The key names all else that it depends on.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn kept<E>(&self, key: &[u64], make: impl FnOnce() -> Result<Self, E>) -> Result<Arc<Self>, E> {
+        // `make` runs unlocked: it may ask for what else is kept of the same buffer
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = kept().iter().find(|kept| kept.key == key) {
+            return Ok(Arc::clone(&found.made));
+        }
+        let made = Arc::new(make()?);
+        kept().push(Kept { key: key.to_vec(), made: Arc::clone(&made), of: self.contents });
+        Ok(made)
+    }
+
+    /// Like [`CudaBuffer::kept`], for what is needed again after each write: its memory stays, and the first that is asked for
+    /// renews all. `alloc` makes room for what was not asked for before; `renew` computes all that is stale into its place.
+    ///
+    /// # Errors
+    /// Those of `alloc` and `renew`.
+    pub fn renewed<E>(
+        &self,
+        key: &[u64],
+        alloc: impl FnOnce() -> Result<Self, E>,
+        renew: impl FnOnce(Stale<'_>) -> Result<(), E>,
+    ) -> Result<Arc<Self>, E> {
+        let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Renewed { all, list } = &mut *renewed;
+        let known = all.iter().position(|kept| kept.key == key);
+        if known.is_none() {
+            all.push(Kept { key: key.to_vec(), made: Arc::new(alloc()?), of: 0 });
+        }
+        let place = known.unwrap_or(all.len() - 1);
+        if all[place].of != self.contents {
+            let stale = all.iter().filter(|kept| kept.of != self.contents);
+            let stale = stale.map(|kept| (kept.key.clone(), Arc::clone(&kept.made))).collect();
+            renew(Stale { all: stale, list })?;
+            for kept in all.iter_mut() {
+                kept.of = self.contents;
+            }
+        }
+        Ok(Arc::clone(&all[place].made))
+    }
+}
+
+/// Numbers of contents: each but once.
+fn next_contents() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Drop for CudaBuffer {

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use bytemuck::Pod;
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 
-pub use memory::CudaBuffer;
 use memory::Memory;
+pub use memory::{CudaBuffer, Stale};
 use module::Modules;
 pub use module::{Arguments, Launch, Source};
 pub use probe::{CudaInfo, probe};
@@ -211,7 +211,7 @@ impl Device for Cuda {
         }
         self.bind()?;
         // SAFETY: the range lies in the buffer. From pageable memory the driver has read all when the call returns.
-        unsafe { result::memcpy_htod_async(to.address(offset), from, self.shared.stream.cu_stream()) }
+        unsafe { result::memcpy_htod_async(to.address_to_write(offset), from, self.shared.stream.cu_stream()) }
             .map_err(|e| failure(&format!("copying {} elements to the GPU", from.len()), e))
     }
 
@@ -242,7 +242,7 @@ impl Device for Cuda {
             return Ok(());
         }
         self.bind()?;
-        let (source, target) = (from.address(range.start), to.address(offset));
+        let (source, target) = (from.address(range.start), to.address_to_write(offset));
         // SAFETY: both ranges lie in their buffers, which are two.
         unsafe { result::memcpy_dtod_async(target, source, range.len() * 4, self.shared.stream.cu_stream()) }
             .map_err(|e| failure(&format!("copying {} elements on the GPU", range.len()), e))

@@ -65,15 +65,21 @@ impl Arguments {
 
     /// The address of a buffer's element, to be read and written.
     pub fn output(self, buffer: &mut CudaBuffer, offset: usize) -> Self {
-        self.value(buffer.address(offset))
+        self.value(buffer.address_to_write(offset))
     }
 }
 
 impl CudaBuffer {
-    /// The device address of an element, for a kernel's struct.
+    /// The device address of an element to be read, for a kernel's struct.
     pub fn address(&self, offset: usize) -> u64 {
         debug_assert!(offset <= self.len);
         self.pointer + (offset * size_of::<f32>()) as u64
+    }
+
+    /// The device address of an element to be written, for a kernel's struct.
+    pub fn address_to_write(&mut self, offset: usize) -> u64 {
+        self.written();
+        self.address(offset)
     }
 }
 

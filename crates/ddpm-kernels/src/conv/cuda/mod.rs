@@ -1,7 +1,11 @@
 //! Convolutions on CUDA: by multiply-adds of f32, or on tensor cores; tiles of the result are chosen here, by the shape alone.
 
+mod backward;
+mod pack;
 mod strict;
 mod tensor;
+
+pub(crate) use backward::{Seen, backward, parameter_grads};
 
 use std::ops::Range;
 
@@ -9,12 +13,14 @@ use bytemuck::Pod;
 use ddpm_tensor::cuda::{Arguments, CudaBuffer, Launch};
 use ddpm_tensor::{Cuda, Device, Shape, Tensor, View};
 
+use self::tensor::Product;
 use super::Geometry;
 use crate::cuda::{Numbers, numbers, range_of, small, view};
 use crate::error::expect;
 use crate::operand::cuda::{Loaded, is_stored, pull};
-use crate::ptx::{self, Module};
+use crate::ptx::Module;
 use crate::sums::GROUP;
+use crate::sums::addends::Addends;
 use crate::{Epilogue, KernelError, Operand, Output, Pulled, statistics};
 
 /// Shared memory that every GPU gives a block.
@@ -97,7 +103,10 @@ pub(crate) fn conv(
     if !y.shape().is_empty() {
         match numbers_of(cuda, c, o) {
             None => strict::conv(cuda, x, w, Taps::of(g), e, &mut y)?,
-            Some(numbers) => tensor::product(OPERATION, cuda, numbers, x, (w, false), Taps::of(g), e, &mut y)?,
+            Some(numbers) => {
+                let taps = Taps::of(g);
+                Product { operation: OPERATION, numbers, x, w, turned: false, taps, size }.store(cuda, e, &mut y)?;
+            }
         }
     }
     let statistics = if e.statistics { Some(statistics::cuda::channels(cuda, y.view())?) } else { None };
@@ -124,10 +133,10 @@ pub(crate) fn input_grad(
         let dy = Operand::plain(dy.reshape([n, out_h, out_w, o])?);
         let taps = Taps::turned(g);
         match numbers_of(cuda, c, o) {
-            None => strict::input_grad(cuda, &dy, w, taps, &mut dv)?,
+            None => strict::input_grad(cuda, &dy, w, taps, size, dv.view_mut().buffer(), 0)?,
             Some(numbers) => {
-                let e = Epilogue::default();
-                tensor::product(OPERATION, cuda, numbers, &dy, (w, true), taps, &e, &mut dv)?;
+                let product = Product { operation: OPERATION, numbers, x: &dy, w, turned: true, taps, size };
+                product.store(cuda, &Epilogue::default(), &mut dv)?;
             }
         }
     }
@@ -157,6 +166,11 @@ struct Slices {
 }
 
 impl Slices {
+    /// Adds them to a range of gradients.
+    fn push<'a>(&'a self, addends: &mut Addends<'a>, dw: &Range<usize>) {
+        addends.slices(&self.partial, self.count, GROUP / self.images, dw);
+    }
+
     /// The gradient of the weights, slice by slice, all sizes checked.
     fn of<S: Pod>(
         cuda: &Cuda,
@@ -193,6 +207,21 @@ pub(crate) fn weight_grad(
     grads: &mut CudaBuffer,
     dw: Range<usize>,
 ) -> Result<(), KernelError> {
+    let Some(slices) = weight_slices(cuda, dy, x, g, grads, &dw)? else { return Ok(()) };
+    let mut addends = Addends::default();
+    slices.push(&mut addends, &dw);
+    addends.add(cuda, grads)
+}
+
+/// Sums of slices of images for the gradient of the weights, which are to be added to a range; none if there is nothing to sum.
+fn weight_slices(
+    cuda: &Cuda,
+    dy: View<'_, Cuda>,
+    x: &Operand<'_, Cuda>,
+    g: Geometry,
+    grads: &CudaBuffer,
+    dw: &Range<usize>,
+) -> Result<Option<Slices>, KernelError> {
     const OPERATION: &str = "conv_weight_grad";
     x.check(OPERATION)?;
     let [n, h, width, c] = x.size();
@@ -201,17 +230,12 @@ pub(crate) fn weight_grad(
     expect(OPERATION, "dy", [n, out_h, out_w, o], dy.shape())?;
     let len = g.kernel * g.kernel * c * o;
     expect(OPERATION, "the range of the weight's gradient", [len], Shape::from([dw.len()]))?;
-    range_of(grads, &dw)?;
+    range_of(grads, dw)?;
     if len * n * out_h * out_w == 0 {
-        return Ok(());
+        return Ok(None);
     }
-    let slices = match numbers_of(cuda, c, o) {
+    Ok(Some(match numbers_of(cuda, c, o) {
         None => strict::weight_grad(cuda, dy, x, Taps::of(g))?,
         Some(numbers) => tensor::weight_grad(cuda, numbers, dy, x, Taps::of(g))?,
-    };
-    let arguments = Arguments::new().input(&slices.partial, 0).output(grads, dw.start).value(len as u64);
-    let arguments = arguments.value(slices.count as u32).value((GROUP / slices.images) as u32);
-    // SAFETY: the arguments of the kernel in its order; the range has `len` elements, the partial sums as many a slice.
-    unsafe { cuda.launch(ptx::SUMS.into(), "add_slices_f32", Launch::over(len), &arguments) }?;
-    Ok(())
+    }))
 }

@@ -1,7 +1,7 @@
 //! Convolutions by multiply-adds of f32 (`kernels/conv.cu`).
 
 use bytemuck::{Pod, Zeroable};
-use ddpm_tensor::cuda::{Arguments, Launch};
+use ddpm_tensor::cuda::{Arguments, CudaBuffer, Launch};
 use ddpm_tensor::{Cuda, Tensor, View};
 
 use super::{GradKernel, SHARED_BYTES, Slices, Taps, tile_sides};
@@ -105,22 +105,23 @@ pub(super) fn conv(
     Ok(())
 }
 
-/// The gradient of the operand's value from dy, all sizes checked.
+/// The gradient of the operand's value, of that size, from dy to elements of a buffer, all sizes checked.
 pub(super) fn input_grad(
     cuda: &Cuda,
     dy: &Operand<'_, Cuda>,
     w: View<'_, Cuda>,
     taps: Taps,
-    dv: &mut Tensor<Cuda>,
+    size: [usize; 4],
+    dv: &mut CudaBuffer,
+    offset: usize,
 ) -> Result<(), KernelError> {
     const OPERATION: &str = "conv_input_grad";
-    let size = dv.shape().nhwc();
     let (shape, shared) = ConvShape::new(OPERATION, size, taps, (ROWS, ROWS), (PITCH * 4, WEIGHT_BYTES))?;
     let loaded = Loaded::new(OPERATION, cuda, dy)?;
     let arguments = view(Arguments::new().value(loaded.argument), w);
-    let arguments = arguments.output(dv.view_mut().buffer(), 0).value(shape);
+    let arguments = arguments.output(dv, offset).value(shape);
     let launch = shape.launch(OPERATION, shared)?;
-    // SAFETY: the arguments of the kernel in its order; dy, the weights and dv were checked against each other.
+    // SAFETY: the arguments of the kernel in its order; dy, the weights and dv's size were checked against each other.
     unsafe { cuda.launch(ptx::CONV.into(), "conv_input_grad_f32", launch, &arguments) }?;
     Ok(())
 }

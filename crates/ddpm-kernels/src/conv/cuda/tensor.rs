@@ -4,15 +4,16 @@ use bytemuck::{Pod, Zeroable};
 use ddpm_tensor::cuda::{Arguments, CudaBuffer, Launch};
 use ddpm_tensor::{Cuda, Device, Tensor, View};
 
+use super::pack::Packed;
 use super::{GradKernel, SHARED_BYTES, Slices, Taps, tile_sides};
-use crate::cuda::{Numbers, small, view, view_or_null};
+use crate::cuda::{Numbers, small, view_or_null};
 use crate::operand::cuda::Loaded;
 use crate::sums::GROUP;
 use crate::{Epilogue, KernelError, Operand, ptx};
 
 /// Rows of a slice of weights, and bytes of a pixel's slice of the operand (`SLICE_ROWS` and chunks in
 /// `kernels/mma_tile.cuh`).
-const SLICE_ROWS: usize = 32;
+pub(super) const SLICE_ROWS: usize = 32;
 const SLICE_BYTES: usize = 64;
 /// Slices of weights in shared memory.
 const STAGES: usize = 3;
@@ -24,7 +25,7 @@ const PARTS_FROM: usize = 128;
 
 impl Numbers {
     /// Numbers of bf16 that stand for one.
-    fn parts(self) -> usize {
+    pub(super) fn parts(self) -> usize {
         match self {
             Self::Rounded => 1,
             Self::Split => 2,
@@ -32,7 +33,7 @@ impl Numbers {
     }
 
     /// Channels of a slice.
-    fn depth(self) -> usize {
+    pub(super) fn depth(self) -> usize {
         SLICE_ROWS / self.parts()
     }
 }
@@ -172,84 +173,89 @@ fn parts_of_k(pixels: usize, channels: usize) -> usize {
     }
 }
 
-/// `y = (x ∗ w + …)·scale`, all sizes checked; `turned` weights are read with flipped taps, from O to C.
-#[allow(clippy::too_many_arguments)] // a convolution has many parts
-pub(super) fn product(
-    operation: &'static str,
-    cuda: &Cuda,
-    numbers: Numbers,
-    x: &Operand<'_, Cuda>,
-    (w, turned): (View<'_, Cuda>, bool),
-    taps: Taps,
-    e: &Epilogue<'_, Cuda>,
-    y: &mut Tensor<Cuda>,
-) -> Result<(), KernelError> {
-    let size @ [_, h, width, o] = y.shape().nhwc();
-    let channels = x.size()[3];
-    let slices = channels.div_ceil(numbers.depth());
-    let part_slices = slices.div_ceil(parts_of_k(h * width, channels)).max(1);
-    let parts = slices.div_ceil(part_slices).max(1);
-    let variant = Variant::choose(cuda, numbers, size, taps, parts);
-    let (mut tiles, shared) =
-        Tiles::new(operation, size, taps, (variant.rows, variant.rows), (SLICE_BYTES, variant.ring()))?;
-    tiles.slices = small(operation, slices)?;
-    tiles.part_slices = small(operation, part_slices)?;
-    tiles.columns = small(operation, o.next_multiple_of(variant.columns))?;
-    let packed = pack(cuda, numbers, (w, turned), (taps.kernel * taps.kernel, channels, o), &tiles)?;
-    let loaded = Loaded::new(operation, cuda, x)?;
-    let launch = Launch {
-        grid: [small(operation, tiles.count())?, tiles.columns / variant.columns as u32, parts as u32],
-        block: variant.threads(),
-        shared: shared as u32,
-    };
-    let begin = || Arguments::new().value(loaded.argument).input(&packed, 0);
-    let epilogue = |arguments| {
-        let arguments = view_or_null(view_or_null(view_or_null(arguments, e.bias), e.channel), e.residual);
-        arguments.value(e.scale)
-    };
-    if parts == 1 {
-        let arguments = epilogue(begin()).output(y.view_mut().buffer(), 0).value(tiles);
-        // SAFETY: the arguments of the kernel in its order; operand, weights, epilogue and y were checked against each other,
-        // and the packed weights have the tiles' slices and columns.
-        unsafe { cuda.launch(ptx::CONV_TENSOR.into(), variant.kernel, launch, &arguments) }?;
-        return Ok(());
-    }
-    let len = y.shape().len();
-    let mut partial = cuda.alloc(parts * len)?;
-    let plain = begin().value(0u64).value(0u64).value(0u64).value(1.0f32);
-    let arguments = plain.output(&mut partial, 0).value(tiles);
-    // SAFETY: as above, with room for every part.
-    unsafe { cuda.launch(ptx::CONV_TENSOR.into(), variant.kernel, launch, &arguments) }?;
-    let arguments = epilogue(Arguments::new().input(&partial, 0)).output(y.view_mut().buffer(), 0);
-    let arguments = arguments.value(parts as u32).value(len as u64).value((h * width * o) as u64).value(o as u32);
-    // SAFETY: the arguments of the kernel in its order; the parts and the epilogue have y's size.
-    unsafe { cuda.launch(ptx::CONV_TENSOR.into(), "add_parts_f32", Launch::over(len), &arguments) }?;
-    Ok(())
+/// A product `x ∗ w` whose sizes were checked, up to its epilogue.
+pub(super) struct Product<'a> {
+    pub(super) operation: &'static str,
+    pub(super) numbers: Numbers,
+    pub(super) x: &'a Operand<'a, Cuda>,
+    /// `turned` weights are read with flipped taps, from O to C.
+    pub(super) w: View<'a, Cuda>,
+    pub(super) turned: bool,
+    pub(super) taps: Taps,
+    /// `[N, H, W, O]` of the result.
+    pub(super) size: [usize; 4],
 }
 
-/// The weights in the order in which blocks read them.
-fn pack(
-    cuda: &Cuda,
-    numbers: Numbers,
-    (w, turned): (View<'_, Cuda>, bool),
-    (taps, depth, width): (usize, usize, usize),
-    tiles: &Tiles,
-) -> Result<CudaBuffer, KernelError> {
-    let kernel = match numbers {
-        Numbers::Rounded => "pack_weights_rounded",
-        Numbers::Split => "pack_weights_split",
-    };
-    let (slices, columns) = (tiles.slices as usize, tiles.columns as usize);
-    // two numbers of bf16 in the room of one of f32
-    let mut packed = cuda.alloc(slices * taps * SLICE_ROWS * columns / 2)?;
-    let arguments = view(Arguments::new(), w).output(&mut packed, 0);
-    let arguments = arguments.value(taps as u32).value(depth as u32).value(width as u32);
-    let arguments = arguments.value(tiles.columns).value(tiles.slices).value(u32::from(turned));
-    let launch = Launch::over(slices * taps * numbers.depth() * columns / 8);
-    // SAFETY: the arguments of the kernel in its order; the weights have `taps·depth·width` elements, the packed ones
-    // SLICE_ROWS rows of `columns` numbers for each slice and tap.
-    unsafe { cuda.launch(ptx::CONV_TENSOR.into(), kernel, launch, &arguments) }?;
-    Ok(packed)
+impl Product<'_> {
+    fn slices(&self) -> usize {
+        self.x.size()[3].div_ceil(self.numbers.depth())
+    }
+
+    /// Slices of the operand's channels that one part sums.
+    fn part_slices(&self) -> usize {
+        let [_, h, w, _] = self.size;
+        self.slices().div_ceil(parts_of_k(h * w, self.x.size()[3])).max(1)
+    }
+
+    /// Parts in which the product comes, to be added in order.
+    pub(super) fn parts(&self) -> usize {
+        self.slices().div_ceil(self.part_slices()).max(1)
+    }
+
+    /// Computes the parts `[parts, N, H, W, O]` to elements of a buffer; of a single one with an epilogue.
+    pub(super) fn launch(
+        &self,
+        cuda: &Cuda,
+        e: &Epilogue<'_, Cuda>,
+        y: &mut CudaBuffer,
+        offset: usize,
+    ) -> Result<(), KernelError> {
+        let Self { operation, numbers, x, w, turned, taps, size } = *self;
+        let (channels, o, parts) = (x.size()[3], size[3], self.parts());
+        let variant = Variant::choose(cuda, numbers, size, taps, parts);
+        let (mut tiles, shared) =
+            Tiles::new(operation, size, taps, (variant.rows, variant.rows), (SLICE_BYTES, variant.ring()))?;
+        let columns = o.next_multiple_of(variant.columns);
+        tiles.slices = small(operation, self.slices())?;
+        tiles.part_slices = small(operation, self.part_slices())?;
+        tiles.columns = small(operation, columns)?;
+        let packed = Packed { numbers, turned, taps: taps.kernel * taps.kernel, depth: channels, width: o, columns };
+        let packed = packed.of(operation, cuda, w)?;
+        let loaded = Loaded::new(operation, cuda, x)?;
+        let launch = Launch {
+            grid: [small(operation, tiles.count())?, tiles.columns / variant.columns as u32, parts as u32],
+            block: variant.threads(),
+            shared: shared as u32,
+        };
+        let arguments = Arguments::new().value(loaded.argument).input(&packed, 0);
+        let arguments = epilogue(arguments, e).output(y, offset).value(tiles);
+        // SAFETY: the arguments of the kernel in its order; operand, weights, epilogue and y were checked against each other, the
+        // packed weights have the tiles' slices and columns, and y has room for every part.
+        unsafe { cuda.launch(ptx::CONV_TENSOR.into(), variant.kernel, launch, &arguments) }?;
+        Ok(())
+    }
+
+    /// `y = (x ∗ w + …)·scale`.
+    pub(super) fn store(&self, cuda: &Cuda, e: &Epilogue<'_, Cuda>, y: &mut Tensor<Cuda>) -> Result<(), KernelError> {
+        let parts = self.parts();
+        if parts == 1 {
+            return self.launch(cuda, e, y.view_mut().buffer(), 0);
+        }
+        let [_, h, w, o] = self.size;
+        let len = y.shape().len();
+        let mut partial = cuda.alloc(parts * len)?;
+        self.launch(cuda, &Epilogue::default(), &mut partial, 0)?;
+        let arguments = epilogue(Arguments::new().input(&partial, 0), e).output(y.view_mut().buffer(), 0);
+        let arguments = arguments.value(parts as u32).value(len as u64).value((h * w * o) as u64).value(o as u32);
+        // SAFETY: the arguments of the kernel in its order; the parts and the epilogue have y's size.
+        unsafe { cuda.launch(ptx::CONV_TENSOR.into(), "add_parts_f32", Launch::over(len), &arguments) }?;
+        Ok(())
+    }
+}
+
+/// Bias, vectors, residual and scale as arguments.
+fn epilogue(arguments: Arguments, e: &Epilogue<'_, Cuda>) -> Arguments {
+    view_or_null(view_or_null(view_or_null(arguments, e.bias), e.channel), e.residual).value(e.scale)
 }
 
 /// The gradient of the weights, slice by slice, all sizes checked.
