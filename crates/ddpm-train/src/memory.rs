@@ -106,6 +106,27 @@ pub fn of_training(
     Ok(rehearsal.peak_bytes() as u64)
 }
 
+/// The most bytes, to a few percent, that drawing so many images of `[height, width]` at once takes on the CPU, gone through as in
+/// [`of_training`]: the weights, what is kept of them while they are frozen, and the largest pass.
+///
+/// # Errors
+/// Options that contradict each other, or the device.
+pub fn of_sampling(
+    rehearsal: &Cpu<f32>,
+    config: &UNetConfig,
+    [height, width]: [usize; 2],
+    at_once: usize,
+) -> Result<u64, Error> {
+    let unet = UNet::new(config)?;
+    let parameters = Parameters::zeros(rehearsal, unet.layout())?;
+    let _frozen = parameters.frozen();
+    let x = Tensor::alloc(rehearsal, [at_once, height, width, config.in_channels])?;
+    let (times, classes) = (vec![0.0; at_once], vec![0; at_once]);
+    let classes = config.is_class_conditional().then_some(classes.as_slice());
+    unet.forward(rehearsal, &parameters, x.view(), &times, classes, Mode::Infer)?;
+    Ok(rehearsal.peak_bytes() as u64)
+}
+
 /// The most images at once that `need(images)` bytes of memory are there for: at most `wanted`, a multiple of 16 where it is more.
 ///
 /// # Errors

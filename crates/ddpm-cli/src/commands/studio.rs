@@ -101,6 +101,8 @@ impl Ready {
     /// On a device.
     pub(super) fn on<B: Machinery>(self, device: B) -> Result<Studio<B>> {
         let parameters = Parameters::from_host(&device, self.model.unet.layout(), &self.model.parameters)?;
+        // they stay as they are to the end
+        B::freeze(parameters.buffer());
         Ok(Studio { ready: self, device, parameters })
     }
 

@@ -76,6 +76,8 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let guidance =
             Guidance { variance: self.criterion.learns_variance, ..Guidance::of(self.settings.preview.guidance) };
         let guided = null.map(|null| (guidance, null));
+        let parameters = self.parameters(which);
+        let _frozen = parameters.frozen();
         let mut all = Array4::zeros((count, height, width, channels));
         for first in (0..count).step_by(at_once) {
             let n = at_once.min(count - first);
@@ -90,7 +92,6 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
                 false,
                 |x, t| {
                     guided_output(guided.as_ref(), &self.backend, x, t, wanted.as_deref(), |x, times, classes| {
-                        let parameters = self.parameters(which);
                         let pass = self.unet.forward(&self.backend, parameters, x.view(), times, classes, Mode::Infer);
                         Ok::<_, Ended>(pass?.0)
                     })
