@@ -66,7 +66,9 @@ impl Watch {
     /// Training has ended; what was to be drawn is drawn.
     pub(super) fn finish(&mut self) {
         if let Some(painter) = self.painter.take() {
-            painter.finish().iter().for_each(|line| self.message(line));
+            for line in painter.finish() {
+                self.message(&line);
+            }
         }
         if let Some(progress) = self.progress.take() {
             progress.finish();
@@ -77,7 +79,9 @@ impl Watch {
 impl Observer for Watch {
     fn step(&mut self, report: &StepReport) {
         let complaints: Vec<_> = self.painter.iter().flat_map(Painter::complaints).collect();
-        complaints.iter().for_each(|line| self.message(line));
+        for line in complaints {
+            self.message(&line);
+        }
         let loss = self.loss.add(report.loss);
         let speed = self.speed.add(report.images_per_s);
         if let Some(progress) = &mut self.progress {
