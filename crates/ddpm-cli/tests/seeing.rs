@@ -31,6 +31,24 @@ fn shared() -> &'static Path {
     })
 }
 
+/// Pictures are drawn on a thread of their own: what goes wrong there is said, and training goes on.
+#[test]
+fn a_preview_that_cannot_be_written_is_told_and_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    common::pictures(folder.path());
+    fs::create_dir(folder.path().join("run")).unwrap();
+    fs::write(folder.path().join("run/samples"), "a file where previews go").unwrap();
+    let previews = ["--set", "preview.count=4", "--set", "preview.every=2", "--set", "preview.steps=1"];
+    let data = ["train", "--data", "pictures", "--out", "run", "--steps", "6"];
+    let output = ddpm(folder.path()).args([&data[..], &tiny_network(), &previews].concat()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    for step in [2, 4] {
+        assert_eq!(said.matches(&format!("the preview of step {step} could not be written")).count(), 1, "{said}");
+    }
+    assert!(folder.path().join("run/samples.png").is_file());
+}
+
 #[test]
 fn curves_of_several_runs_share_a_picture() {
     let folder = copy_of(shared());

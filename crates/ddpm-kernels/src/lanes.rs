@@ -28,6 +28,28 @@ pub(crate) struct Strided<'a, T> {
     pub(crate) offset: usize,
 }
 
+/// Runs one body for each pixel's 16 channels, or for its `count` first ones. Which of both is asked once, not for each pixel: the
+/// constants of `f` stay in registers.
+macro_rules! each {
+    ($pixels:expr, $row:pat, $count:expr, [$($part:ident),*], $out:ident, $value:expr) => {
+        if $count == LANES {
+            for $row in $pixels {
+                $(let Some($part) = $part.first_chunk::<LANES>() else { return };)*
+                let Some($out) = $out.first_chunk_mut::<LANES>() else { return };
+                for i in 0..LANES {
+                    $out[i] = $value(i, $out[i] $(, $part[i])*);
+                }
+            }
+        } else {
+            for $row in $pixels {
+                for i in 0..$count {
+                    $out[i] = $value(i, $out[i] $(, $part[i])*);
+                }
+            }
+        }
+    };
+}
+
 /// `out = f(i, x)` for 16 (or the `count` last) channels from `first` on of each pixel; `out` has rows of `width` and the
 /// channels from `at` on.
 #[inline(always)]
@@ -39,18 +61,8 @@ pub(crate) fn map<T: Element>(
     f: impl Fn(usize, T) -> T,
 ) {
     let pixels = x.values.chunks_exact(x.stride).zip(out.chunks_exact_mut(width));
-    for (x_row, out_row) in pixels {
-        let (x, out) = (&x_row[x.offset + first..], &mut out_row[at + first..]);
-        if let (LANES, Some(x), Some(out)) = (count, x.first_chunk::<LANES>(), out.first_chunk_mut::<LANES>()) {
-            for i in 0..LANES {
-                out[i] = f(i, x[i]);
-            }
-        } else {
-            for i in 0..count {
-                out[i] = f(i, x[i]);
-            }
-        }
-    }
+    let pixels = pixels.map(|(x_row, out)| (&x_row[x.offset + first..], &mut out[at + first..]));
+    each!(pixels, (x, out), count, [x], out, |i, _, x| f(i, x));
 }
 
 /// The same of two inputs: `out = f(i, x, y)`.
@@ -63,21 +75,30 @@ pub(crate) fn map_two<T: Element>(
     f: impl Fn(usize, T, T) -> T,
 ) {
     let pixels = x.values.chunks_exact(x.stride).zip(y.values.chunks_exact(y.stride)).zip(out.chunks_exact_mut(width));
-    for ((x_row, y_row), out_row) in pixels {
-        let (x, y) = (&x_row[x.offset + first..], &y_row[y.offset + first..]);
-        let out = &mut out_row[at + first..];
-        if let (LANES, Some(x), Some(y), Some(out)) =
-            (count, x.first_chunk::<LANES>(), y.first_chunk::<LANES>(), out.first_chunk_mut::<LANES>())
-        {
-            for i in 0..LANES {
-                out[i] = f(i, x[i], y[i]);
-            }
-        } else {
-            for i in 0..count {
-                out[i] = f(i, x[i], y[i]);
-            }
-        }
-    }
+    let pixels = pixels
+        .map(|((x_row, y_row), out)| (&x_row[x.offset + first..], &y_row[y.offset + first..], &mut out[at + first..]));
+    each!(pixels, (x, y, out), count, [x, y], out, |i, _, x, y| f(i, x, y));
+}
+
+/// `y = f(i, y)` in place, for 16 (or the `count` last) channels from `first` on of each pixel of `width` numbers.
+#[inline(always)]
+pub(crate) fn change<T: Element>(y: &mut [T], width: usize, (first, count): (usize, usize), f: impl Fn(usize, T) -> T) {
+    let pixels = y.chunks_exact_mut(width).map(|y| &mut y[first..]);
+    each!(pixels, y, count, [], y, f);
+}
+
+/// The same with another input: `y = f(i, y, x)`.
+#[inline(always)]
+pub(crate) fn change_with<T: Element>(
+    x: Strided<'_, T>,
+    y: &mut [T],
+    width: usize,
+    (first, count): (usize, usize),
+    f: impl Fn(usize, T, T) -> T,
+) {
+    let pixels = x.values.chunks_exact(x.stride).zip(y.chunks_exact_mut(width));
+    let pixels = pixels.map(|(x_row, y)| (&x_row[x.offset..], &mut y[first..]));
+    each!(pixels, (x, y), count, [x], y, f);
 }
 
 /// The first channels and numbers of the groups of up to 16 among `count` channels.

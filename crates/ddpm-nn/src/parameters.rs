@@ -1,7 +1,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ddpm_tensor::{Device, Element, View};
+use ddpm_tensor::{Device, Element, Frozen, View};
 
 use crate::error::expect;
 use crate::layout::{Layout, ParamId};
@@ -59,6 +59,12 @@ impl<B: Device> Parameters<B> {
     /// All numbers, to be written; the gaps must stay zero.
     pub fn buffer_mut(&mut self) -> &mut B::Buffer {
         &mut self.buffer
+    }
+
+    /// For a network that is run many times with the same numbers: while the result is alive, operations keep what they make of
+    /// weights (packed or transformed, up to four times their size), and make it once. No bit of their results depends on it.
+    pub fn frozen(&self) -> Frozen<'_, B> {
+        Frozen::new(&self.buffer)
     }
 
     /// Where a parameter lies in the buffer.

@@ -46,6 +46,33 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
         to: &mut Self::Buffer,
         offset: usize,
     ) -> Result<(), TensorError>;
+
+    /// Operations may keep what they make of these numbers (packed weights, say) from now on, where the device gains by it:
+    /// see [`Frozen`].
+    fn freeze(_buffer: &Self::Buffer) {}
+
+    /// Takes back one [`freeze`](Self::freeze); after the last, what was kept is dropped.
+    fn thaw(_buffer: &Self::Buffer) {}
+}
+
+/// A promise that numbers do not change while this is alive, which the borrow enforces: operations keep what they make of them
+/// instead of making it each time (on the CPU, up to 1 GiB for each buffer). No result depends on it.
+#[derive(Debug)]
+#[must_use = "numbers are frozen while this is alive"]
+pub struct Frozen<'a, D: Device>(&'a D::Buffer);
+
+impl<'a, D: Device> Frozen<'a, D> {
+    /// Freezes a buffer; it may be frozen several times.
+    pub fn new(buffer: &'a D::Buffer) -> Self {
+        D::freeze(buffer);
+        Self(buffer)
+    }
+}
+
+impl<D: Device> Drop for Frozen<'_, D> {
+    fn drop(&mut self) {
+        D::thaw(self.0);
+    }
 }
 
 /// How products are computed, a property of the device handle.

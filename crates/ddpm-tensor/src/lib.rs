@@ -5,6 +5,7 @@
 //! | sizes of a tensor, images are `[N, H, W, C]` | [`Shape`] |
 //! | a number type, `f32` or (for gradient checks) `f64` | [`Element`] |
 //! | a device that holds buffers | [`Device`], [`Cpu`], [`Cuda`] |
+//! | numbers that do not change for a while | [`Frozen`] |
 //! | numbers on a device | [`Tensor`], borrowed [`View`] and [`ViewMut`] |
 //! | instruction set and precision, chosen once | [`Isa`], [`Precision`] |
 //! | random numbers that have an address instead of a history | [`random::Address`] |
@@ -31,7 +32,7 @@ mod tensor;
 
 pub use cpu::{Cpu, CpuOptions, isa::Isa};
 pub use cuda::Cuda;
-pub use device::{Device, Precision};
+pub use device::{Device, Frozen, Precision};
 pub use element::Element;
 pub use error::TensorError;
 pub use npy::{read_npy, write_npy};

@@ -4,6 +4,7 @@ use ddpm_kernels::{Backend, loss::LossKind};
 use ddpm_nn::{
     Mode, Parameters, UNet, UNetConfig,
     config::{DownBlock, UpBlock},
+    layout::{Parameter, Role},
 };
 use ddpm_tensor::{
     Cpu, Tensor,
@@ -26,7 +27,7 @@ pub struct Memory {
     pub training_fixed: u64,
     /// For each image that is in memory at once while training: what `backward` needs.
     pub training_per_image: u64,
-    /// Weights.
+    /// Weights, and what is kept of them while they are frozen.
     pub sampling_fixed: u64,
     /// For each image that is drawn at once.
     pub sampling_per_image: u64,
@@ -38,13 +39,15 @@ impl Memory {
     /// # Errors
     /// Options that contradict each other.
     pub fn of(config: &UNetConfig, height: usize, width: usize) -> Result<Self, Error> {
-        let layout_len = UNet::new(config)?.layout().count() as u64;
+        let unet = UNet::new(config)?;
+        let layout_len = unet.layout().count() as u64;
         let maps = Maps::of(config, height * width);
+        let kept = unet.layout().parameters().iter().map(kept_of).sum::<u64>();
         Ok(Self {
             parameters: layout_len,
             training_fixed: 5 * layout_len * F32,
             training_per_image: (maps.kept + 6 * maps.largest) * F32,
-            sampling_fixed: layout_len * F32,
+            sampling_fixed: (layout_len + kept) * F32,
             sampling_per_image: (maps.skips + 6 * maps.largest) * F32,
         })
     }
@@ -106,6 +109,27 @@ pub fn of_training(
     Ok(rehearsal.peak_bytes() as u64)
 }
 
+/// The most bytes, to a few percent, that drawing so many images of `[height, width]` at once takes on the CPU, gone through as in
+/// [`of_training`]: the weights, what is kept of them while they are frozen, and the largest pass.
+///
+/// # Errors
+/// Options that contradict each other, or the device.
+pub fn of_sampling(
+    rehearsal: &Cpu<f32>,
+    config: &UNetConfig,
+    [height, width]: [usize; 2],
+    at_once: usize,
+) -> Result<u64, Error> {
+    let unet = UNet::new(config)?;
+    let parameters = Parameters::zeros(rehearsal, unet.layout())?;
+    let _frozen = parameters.frozen();
+    let x = Tensor::alloc(rehearsal, [at_once, height, width, config.in_channels])?;
+    let (times, classes) = (vec![0.0; at_once], vec![0; at_once]);
+    let classes = config.is_class_conditional().then_some(classes.as_slice());
+    unet.forward(rehearsal, &parameters, x.view(), &times, classes, Mode::Infer)?;
+    Ok(rehearsal.peak_bytes() as u64)
+}
+
 /// The most images at once that `need(images)` bytes of memory are there for: at most `wanted`, a multiple of 16 where it is more.
 ///
 /// # Errors
@@ -150,6 +174,16 @@ pub fn available() -> u64 {
     let group = number("/sys/fs/cgroup/memory.max")
         .map(|most| most.saturating_sub(number("/sys/fs/cgroup/memory.current").unwrap_or(0)));
     [machine, group].into_iter().flatten().min().unwrap_or(4 << 30)
+}
+
+/// Numbers that the CPU keeps of a frozen parameter: four times a 3x3 convolution's weights, once others.
+fn kept_of(parameter: &Parameter) -> u64 {
+    let times = match (parameter.role, parameter.shape.nhwc()) {
+        (Role::ConvWeight, [3, ..]) => 4,
+        (Role::ConvWeight | Role::DenseWeight, _) => 1,
+        _ => 0,
+    };
+    times * parameter.shape.len() as u64
 }
 
 /// Numbers of one image's feature maps.
@@ -224,6 +258,21 @@ mod tests {
             assert!((least..=1.03).contains(&share), "{about}");
             assert!(done > (5 * unet.layout().count() * size_of::<f32>()) as u64);
         }
+    }
+
+    #[test]
+    fn a_rehearsal_counts_what_sampling_takes() {
+        let settings = presets::find("digits").unwrap().settings();
+        let config = settings.unet(1, 28, 28, None).unwrap();
+        let weights = (UNet::new(&config).unwrap().layout().count() * size_of::<f32>()) as u64;
+        let options = CpuOptions { threads: Some(1), ..CpuOptions::default() };
+        let rehearsed = of_sampling(&Cpu::rehearsal(options).unwrap(), &config, [28, 28], 3).unwrap();
+        let done = of_sampling(&Cpu::new(options).unwrap(), &config, [28, 28], 3).unwrap();
+        let share = done as f64 / rehearsed as f64;
+        assert!((0.97..=1.03).contains(&share), "{rehearsed} rehearsed, {done} done");
+        // weights, and what is kept of them: nearly all are of 3x3 convolutions
+        let kept = Memory::of(&config, 28, 28).unwrap().sampling_fixed;
+        assert!(done > kept && kept > 4 * weights, "{done} bytes, {kept} of them for {weights} of weights");
     }
 
     #[test]

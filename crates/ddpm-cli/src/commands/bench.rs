@@ -55,6 +55,12 @@ fn measure<B: Machinery>(args: &BenchArgs, output: Output, settings: Settings, d
     let allocations = bench.device.memory().1.zip(before).map(|(after, before)| after - before);
     let operations = since(&times_before, bench.device.times());
     let mut passes: Vec<f64> = Vec::new();
+    // training's: a GPU's memory is its own; on the CPU the process's is what counts
+    let own = bench.device.memory().0 as u64;
+    let peak = bench.device.threads().and_then(|_| peak_memory()).unwrap_or(own) / 1_000_000;
+    // As while sampling: what is made of the weights once is no part of a pass.
+    let _frozen = bench.parameters.frozen();
+    bench.forward()?;
     let begun = Instant::now();
     while passes.is_empty() || begun.elapsed().as_secs_f64() < seconds / 2.0 {
         passes.push(bench.forward()?.as_secs_f64());
@@ -62,9 +68,6 @@ fn measure<B: Machinery>(args: &BenchArgs, output: Output, settings: Settings, d
 
     let (train, forward) = (batch as f64 / median(&mut steps), batch as f64 / median(&mut passes));
     let device = &bench.device;
-    // a GPU's memory is its own; on the CPU the process's is what counts
-    let own = device.memory().0 as u64;
-    let peak = device.threads().and_then(|_| peak_memory()).unwrap_or(own) / 1_000_000;
     let total: f64 = phases.iter().map(Duration::as_secs_f64).sum();
     output.result(&format!(
         "{} at batch {batch}, {} parameters; {}",

@@ -147,9 +147,13 @@ fn network(config: &UNetConfig, batch: Option<u64>) -> Result<Value> {
     config.validate(height, width)?;
     let memory = Memory::of(config, height, width)?;
     let at_once = batch.map_or(AT_ONCE, |batch| batch as usize);
-    let training = match batch {
-        None => memory.training(at_once),
-        Some(_) => memory::of_training(&Cpu::rehearsal(CpuOptions::default())?, config, [height, width], at_once)?,
+    let rehearsal = || Cpu::rehearsal(CpuOptions::default());
+    let (training, sampling) = match batch {
+        None => (memory.training(at_once), memory.sampling(at_once)),
+        Some(_) => (
+            memory::of_training(&rehearsal()?, config, [height, width], at_once)?,
+            memory::of_sampling(&rehearsal()?, config, [height, width], at_once)?,
+        ),
     };
     Ok(json!({
         "parameters": memory.parameters,
@@ -158,7 +162,7 @@ fn network(config: &UNetConfig, batch: Option<u64>) -> Result<Value> {
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
         "training_bytes": training,
-        "sampling_bytes": memory.sampling(at_once),
+        "sampling_bytes": sampling,
         "pictures_at_once": at_once,
         "config": serde_json::from_str::<Value>(&config.to_json())?,
     }))

@@ -108,7 +108,12 @@ impl Ready {
 
     /// On a device.
     pub(super) fn on<B: Machinery>(self, device: B) -> Result<Studio<B>> {
-        let of = |model: &Trained| Parameters::from_host(&device, model.unet.layout(), &model.parameters);
+        let of = |model: &Trained| -> Result<_> {
+            let parameters = Parameters::from_host(&device, model.unet.layout(), &model.parameters)?;
+            // they stay as they are to the end
+            B::freeze(parameters.buffer());
+            Ok(parameters)
+        };
         let (parameters, weaker_parameters) = (of(&self.model)?, self.weaker.as_ref().map(of).transpose()?);
         Ok(Studio { ready: self, device, parameters, weaker_parameters })
     }

@@ -1,10 +1,11 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::frozen::{Form, Kept};
 use super::places::{Place, Places};
 use crate::Element;
 
@@ -123,7 +124,7 @@ impl Memory {
             slabs.extend(places.slab_lines().skip(slabs.len()).map(|lines| Lines::zeroed(lines).in_huge_pages()));
             (slabs[place.slab].from(place.line, lines).cast(), Held::Place(place))
         };
-        CpuBuffer { pointer, len, held, memory: Arc::clone(self) }
+        CpuBuffer { pointer, len, held, memory: Arc::clone(self), kept: Kept::nothing() }
     }
 
     /// How many slabs were asked of the system.
@@ -143,6 +144,7 @@ pub struct CpuBuffer<T: Element> {
     len: usize,
     held: Held,
     memory: Arc<Memory>,
+    kept: Kept<T>,
 }
 
 /// What a buffer has to give back.
@@ -173,8 +175,37 @@ impl<T: Element> Deref for CpuBuffer<T> {
 
 impl<T: Element> DerefMut for CpuBuffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
+        self.kept.clear();
         // SAFETY: as above, and `self` is borrowed alone.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Element> CpuBuffer<T> {
+    /// What `make` makes of the numbers in `of`, for `form`: made once while the buffer is frozen (see
+    /// [`Device::freeze`](crate::Device::freeze)), else each time. `make` must be a function of those numbers and the form alone.
+    ///
+    /// It is forgotten when the buffer is borrowed to be written, so that it is never out of date.
+    pub fn made_of(&self, of: Range<usize>, form: Form, make: impl FnOnce() -> Self) -> Arc<Self> {
+        self.kept.get(&of, form, make)
+    }
+
+    /// How many numbers are kept of what was made of these.
+    pub fn kept_len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Whether what is made of the numbers is kept.
+    pub fn is_frozen(&self) -> bool {
+        self.kept.is_frozen()
+    }
+
+    pub(super) fn freeze(&self) {
+        self.kept.freeze();
+    }
+
+    pub(super) fn thaw(&self) {
+        self.kept.thaw();
     }
 }
 

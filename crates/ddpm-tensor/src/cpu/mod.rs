@@ -1,6 +1,7 @@
 //! The CPU: its memory, its instruction sets, its threads.
 
 pub mod disjoint;
+mod frozen;
 pub mod isa;
 mod memory;
 mod places;
@@ -12,6 +13,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use frozen::Form;
 pub use memory::CpuBuffer;
 use memory::Memory;
 
@@ -208,5 +210,13 @@ impl<T: Element> Device for Cpu<T> {
             got: from.len(),
         })?;
         self.upload(from, to, offset)
+    }
+
+    fn freeze(buffer: &CpuBuffer<T>) {
+        buffer.freeze();
+    }
+
+    fn thaw(buffer: &CpuBuffer<T>) {
+        buffer.thaw();
     }
 }

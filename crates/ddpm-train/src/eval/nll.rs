@@ -97,6 +97,7 @@ pub fn terms<B: Backend<Elem = f32>, E: From<Error>>(
     let len = h * w * c;
     let images = x_0.to_vec(of.backend).map_err(|e| wrong(e.into()))?;
     let mut all = vec![Terms::zeros(total); n];
+    let _frozen = of.parameters.frozen();
     for (terms, x_0) in all.iter_mut().zip(images.chunks_exact(len)) {
         terms.prior = prior(schedule.alpha_bar()[total - 1], x_0);
     }

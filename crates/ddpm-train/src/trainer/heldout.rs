@@ -43,6 +43,8 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let mut images = vec![0.0; at_once * len];
         let mut labels = vec![0; at_once];
         let mut sum = 0.0;
+        let parameters = self.parameters(which);
+        let _frozen = parameters.frozen();
         for first in (0..count).step_by(at_once) {
             let n = at_once.min(count - first);
             let (images, labels) = (&mut images[..n * len], &mut labels[..n]);
@@ -55,7 +57,6 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
             let classes: Vec<usize> = labels.iter().map(|&label| label as usize).collect();
             let classes = self.conditional().then_some(classes.as_slice());
             let times: Vec<f32> = t.iter().map(|&t| t as f32).collect();
-            let parameters = self.parameters(which);
             let input = self.input(parameters, &x_t, &t, classes, false)?;
             let shown = input.as_ref().unwrap_or(&x_t);
             let (output, _) = self.unet.forward(backend, parameters, shown.view(), &times, classes, Mode::Infer)?;

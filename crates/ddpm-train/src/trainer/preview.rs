@@ -89,6 +89,8 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let classes = self.data().classes().map(<[String]>::len);
         let guidance = self.preview_guidance();
         let guidance = guidance.filter(|guidance| guidance.away != Away::Weaker || which == Weights::Ema);
+        let (own, weaker) = (self.parameters(which), self.parameters(Weights::Early));
+        let _frozen = [own.frozen(), weaker.frozen()];
         let mut all = Array4::zeros((count, height, width, channels));
         for first in (0..count).step_by(at_once) {
             let n = at_once.min(count - first);
@@ -109,8 +111,7 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
                         t,
                         wanted.as_deref(),
                         |asked, x, times, classes| {
-                            let parameters =
-                                self.parameters(if asked == Asked::Model { which } else { Weights::Early });
+                            let parameters = if asked == Asked::Model { own } else { weaker };
                             let pass =
                                 self.unet.forward(&self.backend, parameters, x.view(), times, classes, Mode::Infer);
                             Ok::<_, Ended>(pass?.0)

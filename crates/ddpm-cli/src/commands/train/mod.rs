@@ -1,6 +1,7 @@
 //! `ddpm train`: from settings and data to a run's folder with everything in it.
 
 mod outputs;
+mod painter;
 mod plan;
 mod report;
 pub(super) mod signals;

@@ -8,8 +8,9 @@ mod store;
 mod winograd;
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use ddpm_tensor::cpu::CpuBuffer;
+use ddpm_tensor::cpu::{CpuBuffer, Form};
 use ddpm_tensor::{Cpu, Element, Shape, View};
 
 use self::engine::{Direction, Engine};
@@ -69,6 +70,17 @@ pub(crate) fn weight_grad<T: Element>(
         Engine::Winograd => winograd::weight_grad(cpu, &s, dy, x, &mut grads[dw]),
     }
     Ok(())
+}
+
+/// What an engine makes of a convolution's weights; once while they are frozen. `unit` is what it depends on besides them.
+fn made<T: Element>(
+    w: View<'_, Cpu<T>>,
+    maker: &'static str,
+    unit: usize,
+    make: impl FnOnce() -> CpuBuffer<T>,
+) -> Arc<CpuBuffer<T>> {
+    let [kernel, _, c, o] = w.shape().nhwc();
+    w.buffer().made_of(w.range(), Form { maker, sizes: [kernel, c, o, unit] }, make)
 }
 
 /// Multiply-adds of a task at least, where the image has as many.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use ddpm_tensor::{Cpu, Element, simd};
 
 use crate::Epilogue;
-use crate::lanes::{LANES, Lanes, Strided, groups, map, map_two};
+use crate::lanes::{LANES, Lanes, Strided, change, change_with, groups, map, map_two};
 
 /// Rows of a product that count: in a flattened image of rows `pitch` apart, of which the first `line` pixels do.
 #[derive(Debug, Clone, Copy)]
@@ -100,14 +100,11 @@ simd! {
         for (first, some) in groups(columns.len()) {
             let first = columns.start + first;
             let shift = e.shift(first, some);
-            for (x, y) in y.chunks_exact_mut(o).enumerate() {
-                let residual = e.residual.get(x * o + first..).unwrap_or(&[]);
-                for (i, y) in y[first..first + some].iter_mut().enumerate() {
-                    *y = match residual.get(i) {
-                        Some(&residual) => (*y + shift[i] + residual) * e.scale,
-                        None => (*y + shift[i]) * e.scale,
-                    };
-                }
+            if e.residual.is_empty() {
+                change(y, o, (first, some), |i, v| (v + shift[i]) * e.scale);
+            } else {
+                let residual = Strided { values: e.residual, stride: o, offset: first };
+                change_with(residual, y, o, (first, some), |i, v, r| (v + shift[i] + r) * e.scale);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Convolutions over every option of operands and epilogues, against plain loops in f64.
 
 mod engines;
+mod frozen;
 
 use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::random::{Address, Purpose};

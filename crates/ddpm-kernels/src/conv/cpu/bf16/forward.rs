@@ -21,7 +21,7 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
 ) -> Result<Output<Cpu<T>>, KernelError> {
     let g = s.g;
     let rows = Rows::new(cpu, x);
-    let weights = Weights::of_outputs(cpu, engine.parts(), w.as_slice(), g.kernel * g.kernel, s.c, s.o);
+    let weights = Weights::of_outputs(cpu, engine.parts(), w);
     let mut y = Tensor::alloc(cpu, [s.n, s.out_h, s.out_w, s.o])?;
     let cut = super::cut(cpu, s, (s.out_h, s.out_w), s.c * g.stride * g.stride + 2 * SIDE);
     let columns = (s.w + g.before() + g.after()).next_multiple_of(g.stride);

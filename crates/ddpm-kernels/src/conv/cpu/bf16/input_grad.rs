@@ -34,7 +34,7 @@ pub(in crate::conv::cpu) fn input_grad<T: Element>(
 ) -> Result<Pulled<Cpu<T>>, KernelError> {
     let g = s.g;
     let rows = Rows::new(cpu, x);
-    let weights = Weights::of_inputs(cpu, engine.parts(), w.as_slice(), g.kernel * g.kernel, s.c, s.o);
+    let weights = Weights::of_inputs(cpu, engine.parts(), w);
     let (around, stored_h) = (around(g), rows.stored[1]);
     let columns = s.out_w + 2 * around;
     let enlarged = if rows.nearest_2x { 2 } else { 1 };

@@ -1,12 +1,15 @@
 //! Weights in the order in which tiles read them: panels of up to 32 columns, in which each step (32 numbers of k, then a tap of
 //! them) has one or two tiles of high parts, then as many of low parts if there are any.
 
+use std::sync::Arc;
+
 use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::cpu::disjoint::DisjointMut;
-use ddpm_tensor::{Cpu, Element, Isa};
+use ddpm_tensor::{Cpu, Element, Isa, View};
 
 use super::order::{self, Square};
 use super::unit::{DEPTH, SIDE, TILE_BYTES};
+use crate::conv::cpu::made;
 
 /// Numbers of u32 (pairs) in a tile.
 const TILE: usize = TILE_BYTES / 4;
@@ -20,7 +23,7 @@ fn squares(tiles: &mut [u32], low: usize) -> (&mut Square, Option<&mut Square>) 
 
 /// A packed right operand `[taps · depth, columns]`.
 pub(super) struct Weights<T: Element> {
-    tiles: CpuBuffer<T>,
+    tiles: Arc<CpuBuffer<T>>,
     taps: usize,
     depth: usize,
     columns: usize,
@@ -44,9 +47,10 @@ pub(super) struct Panel<'a> {
 }
 
 impl<T: Element> Weights<T> {
-    /// For `y = x·w`: k counts input channels, columns are output channels; `w [taps, C, O]`.
-    pub(super) fn of_outputs(cpu: &Cpu<T>, parts: usize, w: &[T], taps: usize, c: usize, o: usize) -> Self {
-        Self::pack(cpu, parts, taps, c, o, |isa, tap, k, first, tiles, low| {
+    /// For `y = x·w`: k counts input channels, columns are output channels; `w [k, k, C, O]`.
+    pub(super) fn of_outputs(cpu: &Cpu<T>, parts: usize, w: View<'_, Cpu<T>>) -> Self {
+        let [kernel, _, c, o] = w.shape().nhwc();
+        Self::new(cpu, parts, w, "tiles", (kernel * kernel, c, o), |isa, w, tap, k, first, tiles, low| {
             let size = (DEPTH.min(c - k), SIDE.min(o - first));
             let (high, low) = squares(tiles, low);
             order::pair_tile(isa, &w[(tap * c + k) * o + first..], o, size, high, low);
@@ -54,40 +58,52 @@ impl<T: Element> Weights<T> {
     }
 
     /// For `dx = dy·wᵀ`: k counts output channels, columns are input channels.
-    pub(super) fn of_inputs(cpu: &Cpu<T>, parts: usize, w: &[T], taps: usize, c: usize, o: usize) -> Self {
-        Self::pack(cpu, parts, taps, o, c, |isa, tap, k, first, tiles, low| {
+    pub(super) fn of_inputs(cpu: &Cpu<T>, parts: usize, w: View<'_, Cpu<T>>) -> Self {
+        let [kernel, _, c, o] = w.shape().nhwc();
+        Self::new(cpu, parts, w, "tiles, turned", (kernel * kernel, o, c), |isa, w, tap, k, first, tiles, low| {
             let size = (SIDE.min(c - first), DEPTH.min(o - k));
             let (high, low) = squares(tiles, low);
             order::pair_columns(isa, &w[(tap * c + first) * o + k..], o, size, high, low);
         })
     }
 
-    /// `fill(isa, tap, first k, first column, tiles from the one to fill on, distance of its low part)`.
-    fn pack(
+    /// `fill(isa, weights, tap, first k, first column, tiles from the one to fill on, distance of its low part)`.
+    fn new(
         cpu: &Cpu<T>,
         parts: usize,
-        taps: usize,
-        depth: usize,
-        columns: usize,
-        fill: impl Fn(Isa, usize, usize, usize, &mut [u32], usize) + Send + Sync,
+        w: View<'_, Cpu<T>>,
+        maker: &'static str,
+        (taps, depth, columns): (usize, usize, usize),
+        fill: impl Fn(Isa, &[T], usize, usize, usize, &mut [u32], usize) + Send + Sync,
     ) -> Self {
-        let (steps, wide) = (depth.div_ceil(DEPTH), columns.div_ceil(SIDE));
-        let mut tiles = cpu.scratch(taps * steps * wide * parts * TILE);
-        let out = DisjointMut::new(&mut tiles);
-        let panels = wide.div_ceil(2);
-        cpu.parallel(panels * taps, taps * depth * columns, |task| {
-            let (panel, tap) = (task / taps, task % taps);
-            let side = (wide - 2 * panel).min(2);
-            let len = side * parts * TILE;
-            for step in 0..steps {
-                let start = 2 * panel * taps * steps * parts * TILE + (step * taps + tap) * len;
-                // SAFETY: every task has its own panel or tap.
-                let tiles = bytemuck::cast_slice_mut(unsafe { out.part(start..start + len) });
-                for tile in 0..side {
-                    let column = (2 * panel + tile) * SIDE;
-                    fill(cpu.isa(), tap, step * DEPTH, column, &mut tiles[tile * TILE..], side * TILE);
+        let tiles = made(w, maker, parts, || {
+            let (steps, wide) = (depth.div_ceil(DEPTH), columns.div_ceil(SIDE));
+            let mut tiles = cpu.scratch(taps * steps * wide * parts * TILE);
+            let out = DisjointMut::new(&mut tiles);
+            let panels = wide.div_ceil(2);
+            cpu.parallel(panels * taps, taps * depth * columns, |task| {
+                let (panel, tap) = (task / taps, task % taps);
+                let side = (wide - 2 * panel).min(2);
+                let len = side * parts * TILE;
+                for step in 0..steps {
+                    let start = 2 * panel * taps * steps * parts * TILE + (step * taps + tap) * len;
+                    // SAFETY: every task has its own panel or tap.
+                    let tiles = bytemuck::cast_slice_mut(unsafe { out.part(start..start + len) });
+                    for tile in 0..side {
+                        let column = (2 * panel + tile) * SIDE;
+                        fill(
+                            cpu.isa(),
+                            w.as_slice(),
+                            tap,
+                            step * DEPTH,
+                            column,
+                            &mut tiles[tile * TILE..],
+                            side * TILE,
+                        );
+                    }
                 }
-            }
+            });
+            tiles
         });
         Self { tiles, taps, depth, columns, parts }
     }

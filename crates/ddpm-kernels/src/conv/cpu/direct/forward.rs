@@ -19,8 +19,8 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
     let g = s.g;
     let rows = Rows::new(cpu, x);
     let micro = Micro::new::<T>(cpu.isa());
-    let weights = w.as_slice();
-    let packed = Packed::new(cpu, micro, g.kernel * g.kernel * s.c, s.o, |k, o| weights[k * s.o + o]);
+    let size = (g.kernel * g.kernel * s.c, s.o);
+    let packed = Packed::new(cpu, micro, w, "direct", size, |w, k, o| w[k * s.o + o]);
     let mut y = Tensor::alloc(cpu, [s.n, s.out_h, s.out_w, s.o])?;
     // a dense layer has one pixel an image: its images are as good as pixels, unless something differs between them
     let dense = s.h * s.w == 1 && g.kernel == 1 && x.norm.is_none() && x.dropout.is_none() && e.channel.is_none();

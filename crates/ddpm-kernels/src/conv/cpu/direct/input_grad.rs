@@ -44,12 +44,11 @@ pub(in crate::conv::cpu) fn input_grad<T: Element>(
     let g = s.g;
     let rows = Rows::new(cpu, x);
     let micro = Micro::new::<T>(cpu.isa());
-    let weights = w.as_slice();
     // right operand: for each tap, from the last to the first (so that a row's taps follow dy's pixels), O by C
     let taps = g.kernel * g.kernel;
-    let packed = Packed::new(cpu, micro, taps * s.o, s.c, |k, c| {
+    let packed = Packed::new(cpu, micro, w, "direct, turned", (taps * s.o, s.c), |w, k, c| {
         let (tap, o) = (taps - 1 - k / s.o, k % s.o);
-        weights[(tap * s.c + c) * s.o + o]
+        w[(tap * s.c + c) * s.o + o]
     });
     let columns = s.out_w + AROUND;
     let enlarged = if rows.nearest_2x { 2 } else { 1 };

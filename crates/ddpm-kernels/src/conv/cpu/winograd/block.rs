@@ -79,7 +79,7 @@ pub(super) fn output<T: Element>(
         let strip;
         (strip, y) = y.split_at_mut(rows.len() * block.w * o);
         let (m, valid) = (&m[i * block.across() * width..], (rows.len(), block.w));
-        transform::output(isa, m, plane, width, count, valid, &mut strip[first..], o);
+        transform::output(isa, (m, plane, width), count, valid, &mut strip[first..], o);
         finish(image, rows, first..first + count, strip);
     }
 }

@@ -1,6 +1,7 @@
 //! A convolution of transformed tiles, in one of two orders; both give the same bits.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::cpu::disjoint::DisjointMut;
@@ -10,7 +11,7 @@ use super::block::{Block, input, output};
 use super::cut;
 use super::plane;
 use super::transform::POINTS;
-use super::weights::{Weights, pack, point};
+use super::weights::{Weights, point};
 use crate::conv::cpu::direct::pack::Panel;
 use crate::conv::cpu::direct::tile::{self, Micro, Segment, chunks};
 use crate::operand::cpu::{Cut, Rows};
@@ -28,7 +29,7 @@ pub(super) struct Convolution<'a, T: Element> {
 
 enum Ready<T: Element> {
     /// The transformed weights: they pass by a block of tiles that stays in the cache.
-    Weights(CpuBuffer<T>),
+    Weights(Arc<CpuBuffer<T>>),
     /// The products of all tiles, `[panel][point][tile][width]`: where tiles are few, they passed by a panel of weights that
     /// stayed in the cache.
     Products(CpuBuffer<T>),
@@ -47,7 +48,7 @@ impl<'a, T: Element> Convolution<'a, T> {
         this.ready = if this.all().tiles() <= FEW_TILES {
             Ready::Products(this.products(cpu, cut, nanoseconds))
         } else {
-            Ready::Weights(pack(cpu, &weights))
+            Ready::Weights(weights.packed(cpu))
         };
         this
     }
@@ -119,22 +120,30 @@ impl<'a, T: Element> Convolution<'a, T> {
         let m_len = POINTS * m_plane;
         let mut m = cpu.scratch(self.weights.panels() * m_len);
         let out = DisjointMut::new(&mut m);
+        let kept = self.weights.are_kept().then(|| self.weights.packed(cpu));
+        let u_len = self.weights.panel_len(depth);
         cpu.parallel(self.weights.panels(), nanoseconds, |panel| {
             // SAFETY: panels lie one after the other.
             let m = unsafe { out.part(panel * m_len..(panel + 1) * m_len) };
             let columns = self.weights.columns(panel);
             for (i, chunk) in self.chunks.iter().enumerate() {
-                let rows = chunk[0].a..chunk[0].a + chunk[0].len;
-                let mut u = cpu.scratch(self.weights.panel_len(rows.len()));
-                self.weights.transform(cpu, panel, rows.clone(), &mut u);
-                let chunk = [Segment { b: 0, ..chunk[0] }];
+                let mut transformed;
+                // the weights of all rows, or of those of the chunk
+                let (u, rows, chunk) = if let Some(kept) = &kept {
+                    (&kept[panel * u_len..(panel + 1) * u_len], depth, chunk[0])
+                } else {
+                    let rows = chunk[0].a..chunk[0].a + chunk[0].len;
+                    transformed = cpu.scratch(self.weights.panel_len(rows.len()));
+                    self.weights.transform(cpu, panel, rows.clone(), &mut transformed);
+                    (&transformed[..], rows.len(), Segment { b: 0, ..chunk[0] })
+                };
                 for p in 0..POINTS {
-                    let b = point(&u, columns, micro.lanes, rows.len(), p);
+                    let b = point(u, columns, micro.lanes, rows, p);
                     let mut m = &mut m[p * m_plane..];
                     for (block, v) in blocks.iter().zip(v.chunks_exact(v_len)) {
                         for (at, height) in micro.heights(block.tiles()) {
                             let a = (&v[p * v_plane + at * depth..], depth);
-                            tile::run(micro, a, height, &chunk, b, i > 0, &mut m[at * columns.width..]);
+                            tile::run(micro, a, height, &[chunk], b, i > 0, &mut m[at * columns.width..]);
                         }
                         m = &mut m[block.tiles() * columns.width..];
                     }

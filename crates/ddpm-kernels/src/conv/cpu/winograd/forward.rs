@@ -19,7 +19,7 @@ pub(in crate::conv::cpu) fn conv<T: Element>(
     e: &Epilogue<'_, Cpu<T>>,
 ) -> Result<Output<Cpu<T>>, KernelError> {
     let rows = Rows::new(cpu, x);
-    let weights = Weights::new(Micro::new::<T>(cpu.isa()), s, w.as_slice(), false);
+    let weights = Weights::new(Micro::new::<T>(cpu.isa()), s, w, false);
     let (part, images) = cut::rows_and_images([s.n, s.h, s.w], s.c, cpu.threads());
     let cut = Cut::fixed(s.n, s.h, part, images);
     let convolution = Convolution::new(cpu, &rows, weights, &cut, s.nanoseconds());

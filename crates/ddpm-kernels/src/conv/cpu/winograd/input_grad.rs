@@ -20,7 +20,7 @@ pub(in crate::conv::cpu) fn input_grad<T: Element>(
 ) -> Result<Pulled<Cpu<T>>, KernelError> {
     let rows = Rows::new(cpu, x);
     let dy = Rows::new(cpu, &Operand::plain(dy));
-    let weights = Weights::new(Micro::new::<T>(cpu.isa()), s, w.as_slice(), true);
+    let weights = Weights::new(Micro::new::<T>(cpu.isa()), s, w, true);
     let (part, images) = cut::rows_and_images([s.n, s.h, s.w], s.o, cpu.threads());
     let cut = Cut::fixed(s.n, s.h, part, images);
     let convolution = Convolution::new(cpu, &dy, weights, &cut, s.nanoseconds());

@@ -4,6 +4,7 @@
 //! product of matrices over channels, which the register tile of the direct engine computes. Every number is a chain of sums
 //! over channels alone, so no bit depends on what else is computed with a tile.
 
+mod axis;
 mod block;
 mod convolution;
 mod cut;
@@ -12,6 +13,7 @@ mod input_grad;
 #[cfg(test)]
 mod tests;
 mod transform;
+mod vector;
 mod weight_grad;
 mod weights;
 

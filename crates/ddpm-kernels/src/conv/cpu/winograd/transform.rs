@@ -1,10 +1,12 @@
-//! The transforms of F(4x4, 3x3), over channels: `y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A` (Lavin and Gray 2016, eq. 12), and the adjoints
-//! of Aᵀ and G for the gradient of the weights.
-//!
-//! The points of interpolation are 0, ±5/8, ±3/2 and ∞: their squares are exact, and the error is half of that with the usual
-//! ±1 and ±2, whose powers lie further apart.
+//! The transforms of tiles, over channels and rows of tiles.
 
-use ddpm_tensor::{Element, simd};
+use std::marker::PhantomData;
+
+use ddpm_tensor::cpu::isa::Set;
+use ddpm_tensor::{Element, Isa, simd};
+
+use super::axis::{Input, Output, OutputAdjoint, Port, Transform, Weight, WeightAdjoint};
+use super::vector::{Plain, Vector};
 
 /// Side of a tile of the result.
 pub(super) const TILE: usize = 4;
@@ -12,267 +14,319 @@ pub(super) const TILE: usize = 4;
 pub(super) const SIDE: usize = 6;
 /// Products of a tile.
 pub(super) const POINTS: usize = SIDE * SIDE;
-/// Channels that are transformed together.
-const LANES: usize = 16;
 
-const A: f64 = 0.625;
-const B: f64 = 1.5;
-/// Scales of the rows of G: one over the product of a point's differences from the others.
-const AT_ZERO: f64 = 1.0 / (A * A * B * B);
-const AT_A: f64 = 1.0 / (2.0 * A * A * (A * A - B * B));
-const AT_B: f64 = 1.0 / (2.0 * B * B * (B * B - A * A));
-
-/// Bᵀd.
-#[inline(always)]
-fn input_axis<T: Element>(d: [T; SIDE]) -> [T; SIDE] {
-    let (a, b) = (T::of(A), T::of(B));
-    let (minus_a2, minus_b2) = (T::of(-A * A), T::of(-B * B));
-    let (product, minus_sum) = (T::of(A * A * B * B), T::of(-A * A - B * B));
-    let (even_a, odd_a) = (d[2].fma(minus_b2, d[4]), d[1].fma(minus_b2, d[3]) * a);
-    let (even_b, odd_b) = (d[2].fma(minus_a2, d[4]), d[1].fma(minus_a2, d[3]) * b);
-    [
-        d[0].fma(product, d[2].fma(minus_sum, d[4])),
-        even_a + odd_a,
-        even_a - odd_a,
-        even_b + odd_b,
-        even_b - odd_b,
-        d[1].fma(product, d[3].fma(minus_sum, d[5])),
-    ]
+/// Where numbers lie: channel c of row i and column j of tile t at `first + i·row + j·column + t·tile + c`.
+#[derive(Clone, Copy)]
+struct Places {
+    first: usize,
+    row: isize,
+    column: isize,
+    tile: usize,
 }
 
-/// Aᵀm.
-#[inline(always)]
-fn output_axis<T: Element>(m: [T; SIDE]) -> [T; TILE] {
-    let (even_a, odd_a) = (m[1] + m[2], m[1] - m[2]);
-    let (even_b, odd_b) = (m[3] + m[4], m[3] - m[4]);
-    [
-        m[0] + (even_a + even_b),
-        odd_b.fma(T::of(B), odd_a * T::of(A)),
-        even_b.fma(T::of(B * B), even_a * T::of(A * A)),
-        odd_b.fma(T::of(B * B * B), odd_a.fma(T::of(A * A * A), m[5])),
-    ]
+impl Places {
+    /// The points' planes.
+    fn planes(plane: usize, tile: usize) -> Self {
+        Self { first: 0, row: (SIDE * plane).cast_signed(), column: plane.cast_signed(), tile }
+    }
+
+    /// Pixels of `c` channels in rows of `columns`.
+    fn pixels(columns: usize, c: usize, tile: usize) -> Self {
+        Self { first: 0, row: (columns * c).cast_signed(), column: c.cast_signed(), tile }
+    }
+
+    /// # Safety
+    /// The place must be in memory.
+    #[inline(always)]
+    unsafe fn at<T>(&self, first: *const T, i: usize, j: usize) -> *const T {
+        // SAFETY: the caller's promise.
+        unsafe { first.offset(i.cast_signed() * self.row + j.cast_signed() * self.column) }
+    }
+
+    /// Panics unless all lie in memory of `len` numbers.
+    fn assert_within(self, len: usize, rows: usize, columns: usize, tiles: usize, channels: usize) {
+        let (down, across) = (self.row * (rows - 1).cast_signed(), self.column * (columns - 1).cast_signed());
+        let lowest = self.first.cast_signed() + down.min(0) + across.min(0);
+        let tiles = ((tiles - 1) * self.tile + channels).cast_signed();
+        let end = self.first.cast_signed() + down.max(0) + across.max(0) + tiles;
+        assert!(lowest >= 0 && end <= len.cast_signed(), "{lowest}..{end} of {len} numbers");
+    }
 }
 
-/// Gg.
-#[inline(always)]
-fn weight_axis<T: Element>(g: [T; 3]) -> [T; SIDE] {
-    let even_a = g[2].fma(T::of(AT_A * A * A), g[0] * T::of(AT_A));
-    let even_b = g[2].fma(T::of(AT_B * B * B), g[0] * T::of(AT_B));
-    [
-        g[0] * T::of(AT_ZERO),
-        g[1].fma(T::of(AT_A * A), even_a),
-        g[1].fma(T::of(-AT_A * A), even_a),
-        g[1].fma(T::of(AT_B * B), even_b),
-        g[1].fma(T::of(-AT_B * B), even_b),
-        g[2],
-    ]
+/// Transforms of some tiles.
+#[derive(Clone, Copy)]
+struct Pass<T> {
+    from: *const T,
+    from_places: Places,
+    to: *mut T,
+    to_places: Places,
+    tiles: usize,
+    channels: usize,
+    /// Rows and columns that are stored.
+    stored: [usize; 2],
 }
 
-/// Ay, the adjoint of [`output_axis`].
-#[inline(always)]
-fn output_adjoint_axis<T: Element>(y: [T; TILE]) -> [T; SIDE] {
-    let (even_a, odd_a) = (y[2].fma(T::of(A * A), y[0]), y[3].fma(T::of(A * A * A), y[1] * T::of(A)));
-    let (even_b, odd_b) = (y[2].fma(T::of(B * B), y[0]), y[3].fma(T::of(B * B * B), y[1] * T::of(B)));
-    [y[0], even_a + odd_a, even_a - odd_a, even_b + odd_b, even_b - odd_b, y[3]]
+/// The channels of one vector of a tile, in memory.
+struct Whole<T> {
+    pass: Pass<T>,
+    from: *const T,
+    to: *mut T,
 }
 
-/// Gᵀu, the adjoint of [`weight_axis`].
-#[inline(always)]
-fn weight_adjoint_axis<T: Element>(u: [T; SIDE]) -> [T; 3] {
-    let (even_a, odd_a) = (u[1] + u[2], u[1] - u[2]);
-    let (even_b, odd_b) = (u[3] + u[4], u[3] - u[4]);
-    [
-        even_b.fma(T::of(AT_B), even_a.fma(T::of(AT_A), u[0] * T::of(AT_ZERO))),
-        odd_b.fma(T::of(AT_B * B), odd_a * T::of(AT_A * A)),
-        even_b.fma(T::of(AT_B * B * B), even_a.fma(T::of(AT_A * A * A), u[5])),
-    ]
+impl<V: Vector> Port<V> for Whole<V::T> {
+    #[inline(always)]
+    fn load(&self, i: usize, j: usize) -> V {
+        // SAFETY: whoever made this has checked all places.
+        unsafe { V::load(self.pass.from_places.at(self.from, i, j)) }
+    }
+
+    #[inline(always)]
+    fn store(&mut self, i: usize, j: usize, vector: V) {
+        if i < self.pass.stored[0] && j < self.pass.stored[1] {
+            // SAFETY: as above.
+            unsafe { vector.store(self.pass.to_places.at(self.to, i, j).cast_mut()) };
+        }
+    }
 }
 
-/// M by M vectors of channels.
-type Vectors<T, const M: usize> = [[[T; LANES]; M]; M];
+/// Fewer channels than a vector has: copies that are as long, on both sides of a transform.
+struct Few<T> {
+    whole: Whole<T>,
+    channels: usize,
+    from: [[T; MOST_LANES]; POINTS],
+    to: [[T; MOST_LANES]; POINTS],
+}
 
-/// One transform along both axes, for [`LANES`] channels.
-#[inline(always)]
-fn lanes<T: Element, const N: usize, const M: usize>(
-    axis: impl Fn([T; N]) -> [T; M] + Copy,
-    from: [[&[T; LANES]; N]; N],
-    to: &mut Vectors<T, M>,
-) {
-    for lane in 0..LANES {
-        let mut half = [[T::ZERO; N]; M];
-        for j in 0..N {
-            let mut column = [T::ZERO; N];
-            for i in 0..N {
-                column[i] = from[i][j][lane];
-            }
-            let column = axis(column);
-            for i in 0..M {
-                half[i][j] = column[i];
+impl<T: Element> Few<T> {
+    fn new(whole: Whole<T>, channels: usize, side: usize) -> Self {
+        let mut from = [[T::ZERO; MOST_LANES]; POINTS];
+        for (i, row) in from.chunks_exact_mut(SIDE).enumerate().take(side) {
+            for (j, vector) in row.iter_mut().enumerate().take(side) {
+                // SAFETY: whoever made `whole` has checked all places, and a vector has more channels.
+                unsafe { whole.pass.from_places.at(whole.from, i, j).copy_to(vector.as_mut_ptr(), channels) };
             }
         }
-        for i in 0..M {
-            let row = axis(half[i]);
-            for j in 0..M {
-                to[i][j][lane] = row[j];
+        Self { whole, channels, from, to: [[T::ZERO; MOST_LANES]; POINTS] }
+    }
+
+    fn finish(self) {
+        let Whole { pass, to, .. } = self.whole;
+        for (i, row) in self.to.chunks_exact(SIDE).enumerate().take(pass.stored[0]) {
+            for (j, vector) in row.iter().enumerate().take(pass.stored[1]) {
+                // SAFETY: as above.
+                unsafe { vector.as_ptr().copy_to(pass.to_places.at(to, i, j).cast_mut(), self.channels) };
             }
         }
     }
 }
 
-#[inline(always)]
-fn zeros<T: Element, const M: usize>() -> Vectors<T, M> {
-    [[[T::ZERO; LANES]; M]; M]
+impl<V: Vector> Port<V> for Few<V::T> {
+    #[inline(always)]
+    fn load(&self, i: usize, j: usize) -> V {
+        // SAFETY: no vector is longer than MOST_LANES.
+        unsafe { V::load(self.from[i * SIDE + j].as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(&mut self, i: usize, j: usize, vector: V) {
+        // SAFETY: as above.
+        unsafe { vector.store(self.to[i * SIDE + j].as_mut_ptr()) };
+    }
 }
 
-/// One transform of `count` channels along both axes: element (i, j) is read at `from[at(i, j)..]`, `store(i, j, channel,
-/// values)` takes results, by way of `to`.
-#[inline(always)]
-fn channels<T: Element, const N: usize, const M: usize>(
-    axis: impl Fn([T; N]) -> [T; M] + Copy,
+impl<T: Element> Pass<T> {
+    /// The same for the type that T is, by name.
+    #[cfg(target_arch = "x86_64")]
+    fn cast<U: Element>(self) -> Pass<U> {
+        assert_eq!(size_of::<T>(), size_of::<U>());
+        let Self { from, from_places, to, to_places, tiles, channels, stored } = self;
+        Pass { from: from.cast(), from_places, to: to.cast(), to_places, tiles, channels, stored }
+    }
+
+    /// # Safety
+    /// All places must be in memory, and nobody else may have those of the result; the vectors' instruction set must be there.
+    #[inline(always)]
+    unsafe fn run<K: Transform, V: Vector<T = T>>(&self) {
+        if self.stored == [K::TO; 2] {
+            // SAFETY: passed on.
+            unsafe { Self { stored: [K::TO; 2], ..*self }.tiles::<K, V>() };
+        } else {
+            // SAFETY: passed on.
+            unsafe { self.tiles::<K, V>() };
+        }
+    }
+
+    /// # Safety
+    /// As [`run`](Self::run).
+    #[inline(always)]
+    unsafe fn tiles<K: Transform, V: Vector<T = T>>(&self) {
+        let whole = self.channels / V::LANES * V::LANES;
+        for tile in 0..self.tiles {
+            for channel in (0..whole).step_by(V::LANES) {
+                // SAFETY: the caller's promise.
+                K::both::<V>(&mut unsafe { self.at(tile, channel) });
+            }
+            if whole < self.channels {
+                // SAFETY: as above.
+                let mut few = Few::new(unsafe { self.at(tile, whole) }, self.channels - whole, K::FROM);
+                K::both::<V>(&mut few);
+                few.finish();
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`run`](Self::run), for a channel of a tile.
+    #[inline(always)]
+    unsafe fn at(&self, tile: usize, channel: usize) -> Whole<T> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Whole {
+                pass: *self,
+                from: self.from.add(self.from_places.first + tile * self.from_places.tile + channel),
+                to: self.to.add(self.to_places.first + tile * self.to_places.tile + channel),
+            }
+        }
+    }
+}
+
+/// Most lanes of a vector.
+const MOST_LANES: usize = 16;
+
+simd! {
+    fn plain[K: Transform, T: Element](isa, _transform: PhantomData<K>, pass: Pass<T>) {
+        // SAFETY: `transform` has checked all places; plain vectors are everywhere.
+        unsafe { pass.run::<K, Plain<T>>() };
+    }
+}
+
+/// # Safety
+/// As [`Pass::run`], on a machine with AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn avx512<K: Transform>(pass: Pass<f32>) {
+    // SAFETY: passed on.
+    unsafe { pass.run::<K, std::arch::x86_64::__m512>() };
+}
+
+/// # Safety
+/// As [`Pass::run`], on a machine with AVX2 and FMA.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<K: Transform>(pass: Pass<f32>) {
+    // SAFETY: passed on.
+    unsafe { pass.run::<K, std::arch::x86_64::__m256>() };
+}
+
+/// Transforms `channels` of each of `tiles` tiles; of the results the first `stored` rows and columns are stored.
+fn transform<K: Transform, T: Element>(
+    isa: Isa,
+    (from, from_places): (&[T], Places),
+    (to, to_places): (&mut [T], Places),
+    (tiles, channels): (usize, usize),
+    stored: [usize; 2],
+) {
+    if tiles == 0 || channels == 0 {
+        return;
+    }
+    let [rows, columns] = stored;
+    assert!((1..=K::TO).contains(&rows) && (1..=K::TO).contains(&columns));
+    from_places.assert_within(from.len(), K::FROM, K::FROM, tiles, channels);
+    to_places.assert_within(to.len(), rows, columns, tiles, channels);
+    let pass = Pass { from: from.as_ptr(), from_places, to: to.as_mut_ptr(), to_places, tiles, channels, stored };
+    match (isa.set(), size_of::<T>()) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Isa` of a set exists only where the machine has it, and 4 bytes are f32; the places were checked.
+        (Set::Avx512 | Set::Amx, 4) => unsafe { avx512::<K>(pass.cast()) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        (Set::Avx2, 4) => unsafe { avx2::<K>(pass.cast()) },
+        _ => plain::<K, T>(isa, PhantomData, pass),
+    }
+}
+
+/// V = Bᵀ d B of a row of tiles: `strip` is six padded rows of `columns` pixels of `c` channels, tile t begins at column 4·t;
+/// point p of tile t goes to `v[p·plane + t·c..]`.
+pub(super) fn input<T: Element>(
+    isa: Isa,
+    strip: &[T],
+    columns: usize,
+    c: usize,
+    tiles: usize,
+    v: &mut [T],
+    plane: usize,
+) {
+    let (from, to) = (Places::pixels(columns, c, TILE * c), Places::planes(plane, c));
+    transform::<Input, T>(isa, (strip, from), (v, to), (tiles, c), [SIDE; 2]);
+}
+
+/// Y = Aᵀ M A of a row of tiles, without what hangs over the edge: `count` channels of `m[p·plane + t·width..]` to
+/// `y[pixel·o..]`, the pixels being `valid` = rows (at most four) and columns.
+pub(super) fn output<T: Element>(
+    isa: Isa,
+    (m, plane, width): (&[T], usize, usize),
     count: usize,
-    from: &[T],
-    to: &mut Vectors<T, M>,
-    at: impl Fn(usize, usize) -> usize,
-    mut store: impl FnMut(usize, usize, usize, &[T]),
+    valid: (usize, usize),
+    y: &mut [T],
+    o: usize,
 ) {
-    let whole = count / LANES * LANES;
-    for first in (0..whole).step_by(LANES) {
-        let none = &[T::ZERO; LANES];
-        let mut vectors = [[none; N]; N];
-        for (i, row) in vectors.iter_mut().enumerate() {
-            for (j, vector) in row.iter_mut().enumerate() {
-                *vector = from[at(i, j) + first..].first_chunk().unwrap_or(none);
-            }
-        }
-        lanes(axis, vectors, to);
-        for (i, row) in to.iter().enumerate() {
-            for (j, values) in row.iter().enumerate() {
-                store(i, j, first, values);
-            }
-        }
+    let (rows, columns) = valid;
+    let (from, to) = (Places::planes(plane, width), Places::pixels(columns, o, TILE * o));
+    let (whole, rest) = (columns / TILE, columns % TILE);
+    transform::<Output, T>(isa, (m, from), (y, to), (whole, count), [rows, TILE]);
+    if rest > 0 {
+        let (from, to) = (Places { first: whole * width, ..from }, Places { first: whole * TILE * o, ..to });
+        transform::<Output, T>(isa, (m, from), (y, to), (1, count), [rows, rest]);
     }
-    if whole < count {
-        let rest = count - whole;
-        let mut vectors: Vectors<T, N> = zeros();
-        for (i, row) in vectors.iter_mut().enumerate() {
-            for (j, vector) in row.iter_mut().enumerate() {
-                vector[..rest].copy_from_slice(&from[at(i, j) + whole..][..rest]);
-            }
-        }
-        lanes(axis, vectors.each_ref().map(|row| row.each_ref()), to);
-        for (i, row) in to.iter().enumerate() {
-            for (j, values) in row.iter().enumerate() {
-                store(i, j, whole, &values[..rest]);
-            }
+}
+
+/// U = G g Gᵀ of `size`: `depth` rows of `columns` weights: tap τ of row k is `g[τ·tap + k·row..]` (strides: tap, row), a
+/// column each (if `turned` the last tap first); point p goes to `u[p·plane + k·width..]`, with zeros up to `width`.
+pub(super) fn weights<T: Element>(
+    isa: Isa,
+    g: &[T],
+    (tap, row): (usize, usize),
+    turned: bool,
+    (depth, columns): (usize, usize),
+    (u, plane, width): (&mut [T], usize, usize),
+) {
+    let (down, across) = (3 * tap.cast_signed(), tap.cast_signed());
+    let from = if turned {
+        Places { first: 8 * tap, row: -down, column: -across, tile: row }
+    } else {
+        Places { first: 0, row: down, column: across, tile: row }
+    };
+    transform::<Weight, T>(isa, (g, from), (u, Places::planes(plane, width)), (depth, columns), [SIDE; 2]);
+    clear_rest(u, plane, width, depth, columns);
+}
+
+/// dM = A dy Aᵀ of a row of tiles: `strip` is four rows of `columns` pixels of `o` channels; the channels from `first` on go, a
+/// panel of `width`, to `dm[p·plane + t·width..]`, with zeros where there are no more.
+pub(super) fn output_adjoint<T: Element>(
+    isa: Isa,
+    strip: &[T],
+    columns: usize,
+    o: usize,
+    first: usize,
+    (dm, plane, width): (&mut [T], usize, usize),
+) {
+    let (tiles, count) = (columns / TILE, width.min(o - first));
+    let from = Places { first, ..Places::pixels(columns, o, TILE * o) };
+    transform::<OutputAdjoint, T>(isa, (strip, from), (dm, Places::planes(plane, width)), (tiles, count), [SIDE; 2]);
+    clear_rest(dm, plane, width, tiles, count);
+}
+
+/// Zeros from `count` up to `width` in some rows of each point's plane.
+fn clear_rest<T: Element>(to: &mut [T], plane: usize, width: usize, rows: usize, count: usize) {
+    if count < width {
+        for plane in to.chunks_mut(plane).take(POINTS) {
+            plane.chunks_exact_mut(width).take(rows).for_each(|row| row[count..].fill(T::ZERO));
         }
     }
 }
 
-simd! {
-    /// V = Bᵀ d B of a row of tiles: `strip` is six padded rows of `columns` pixels of `c` channels, tile t begins at column 4·t;
-    /// point p of tile t goes to `v[p·plane + t·c..]`.
-    pub(super) fn input[T: Element](isa, strip: &[T], columns: usize, c: usize, tiles: usize, v: &mut [T], plane: usize) {
-        let mut to = zeros();
-        for tile in 0..tiles {
-            let at = |i: usize, j: usize| (i * columns + tile * TILE + j) * c;
-            channels(input_axis, c, strip, &mut to, at, |i, j, channel, values| {
-                v[(i * SIDE + j) * plane + tile * c + channel..][..values.len()].copy_from_slice(values);
-            });
-        }
-    }
-}
-
-simd! {
-    /// Y = Aᵀ M A of a row of tiles, without what hangs over the edge: `count` channels of `m[p·plane + t·width..]` to
-    /// `y[pixel·o..]`, the pixels being `valid` = rows (at most four) and columns.
-    pub(super) fn output[T: Element](isa, m: &[T], plane: usize, width: usize, count: usize, valid: (usize, usize), y: &mut [T], o: usize) {
-        let (rows, columns) = valid;
-        let mut to = zeros();
-        for tile in 0..columns.div_ceil(TILE) {
-            let at = |i: usize, j: usize| (i * SIDE + j) * plane + tile * width;
-            channels(output_axis, count, m, &mut to, at, |i, j, channel, values| {
-                if i < rows && tile * TILE + j < columns {
-                    y[(i * columns + tile * TILE + j) * o + channel..][..values.len()].copy_from_slice(values);
-                }
-            });
-        }
-    }
-}
-
-simd! {
-    /// U = G g Gᵀ of `size`: `depth` rows of `columns` weights: tap τ of row k is `g[τ·tap + k·row..]` (strides: tap, row), a
-    /// column each (if `turned` the last tap first); point p goes to `u[p·plane + k·width..]`, with zeros up to `width`.
-    pub(super) fn weights[T: Element](isa, g: &[T], strides: (usize, usize), turned: bool, size: (usize, usize), u: &mut [T], plane: usize, width: usize) {
-        let ((tap, row), (depth, columns)) = (strides, size);
-        let mut to = zeros();
-        for k in 0..depth {
-            let at = |i: usize, j: usize| (if turned { 8 - (3 * i + j) } else { 3 * i + j }) * tap + k * row;
-            channels(weight_axis, columns, g, &mut to, at, |i, j, column, values| {
-                u[(i * SIDE + j) * plane + k * width + column..][..values.len()].copy_from_slice(values);
-            });
-            if columns < width {
-                for p in 0..POINTS {
-                    u[p * plane + k * width + columns..p * plane + (k + 1) * width].fill(T::ZERO);
-                }
-            }
-        }
-    }
-}
-
-simd! {
-    /// dM = A dy Aᵀ of a row of tiles: `strip` is four rows of `columns` pixels of `o` channels; the channels from `first` on go, a
-    /// panel of `width`, to `dm[p·plane + t·width..]`, with zeros where there are no more.
-    pub(super) fn output_adjoint[T: Element](isa, strip: &[T], columns: usize, o: usize, first: usize, dm: &mut [T], plane: usize, width: usize) {
-        let count = width.min(o - first);
-        let mut to = zeros();
-        for tile in 0..columns / TILE {
-            let at = |i: usize, j: usize| (i * columns + tile * TILE + j) * o + first;
-            channels(output_adjoint_axis, count, strip, &mut to, at, |i, j, channel, values| {
-                dm[(i * SIDE + j) * plane + tile * width + channel..][..values.len()].copy_from_slice(values);
-            });
-            if count < width {
-                for p in 0..POINTS {
-                    dm[p * plane + tile * width + count..p * plane + (tile + 1) * width].fill(T::ZERO);
-                }
-            }
-        }
-    }
-}
-
-simd! {
-    /// Adds dw = Gᵀ dU G of one input channel: `du[p·plane..]` to `add(tap, channel, values)`.
-    pub(super) fn weight_adjoint[T: Element](isa, du: &[T], plane: usize, o: usize, dw: &mut [T]) {
-        channels(weight_adjoint_axis, o, du, &mut zeros(), |i, j| (i * SIDE + j) * plane, |i, j, channel, values| {
-            dw[(3 * i + j) * o + channel..][..values.len()].copy_from_slice(values);
-        });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Bᵀ, Aᵀ and G are those of a convolution: a random tile against its definition, exact up to rounding in f64.
-    #[test]
-    fn transforms_multiply_to_a_convolution() {
-        let value = |seed: usize| ((seed * 7919 + 13) % 101) as f64 / 50.0 - 1.0;
-        let d: [f64; 6] = std::array::from_fn(value);
-        let g: [f64; 3] = std::array::from_fn(|i| value(i + 40));
-        let (v, u) = (input_axis(d), weight_axis(g));
-        let y = output_axis(std::array::from_fn(|p| v[p] * u[p]));
-        for (i, y) in y.into_iter().enumerate() {
-            let expected: f64 = (0..3).map(|tap| d[i + tap] * g[tap]).sum();
-            assert!((y - expected).abs() < 1e-13, "{i}: {y}, expected {expected}");
-        }
-    }
-
-    #[test]
-    fn adjoints_are_adjoint() {
-        let value = |seed: usize| ((seed * 104_729 + 5) % 103) as f64 / 51.0 - 1.0;
-        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-        let (m, y): ([f64; 6], [f64; 4]) = (std::array::from_fn(value), std::array::from_fn(|i| value(i + 9)));
-        assert!((dot(&output_axis(m), &y) - dot(&m, &output_adjoint_axis(y))).abs() < 1e-13);
-        let g: [f64; 3] = std::array::from_fn(|i| value(i + 20));
-        assert!((dot(&weight_axis(g), &m) - dot(&g, &weight_adjoint_axis(m))).abs() < 1e-13);
-    }
+/// dw = Gᵀ dU G of one input channel: of `du[p·plane..]`, taps of `o` numbers.
+pub(super) fn weight_adjoint<T: Element>(isa: Isa, du: &[T], plane: usize, o: usize, dw: &mut [T]) {
+    let (from, to) = (Places::planes(plane, 0), Places::pixels(3, o, 0));
+    transform::<WeightAdjoint, T>(isa, (du, from), (dw, to), (1, o), [3; 2]);
 }

@@ -307,7 +307,7 @@ impl Layout {
             };
             for (first, width) in self.panels() {
                 let dm = &mut dm[first * self.most + i * across * width..];
-                transform::output_adjoint(cpu.isa(), strip, columns, o, first, dm, self.dm_plane(), width);
+                transform::output_adjoint(cpu.isa(), strip, columns, o, first, (dm, self.dm_plane(), width));
             }
         }
     }

@@ -1,24 +1,26 @@
 //! Transformed weights, panel by panel, in the order in which the tiles read them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use ddpm_tensor::cpu::CpuBuffer;
 use ddpm_tensor::cpu::disjoint::DisjointMut;
-use ddpm_tensor::{Cpu, Element, simd};
+use ddpm_tensor::{Cpu, Element, View, simd};
 
 use super::plane;
 use super::transform::{self, POINTS};
-use crate::conv::cpu::Sizes;
 use crate::conv::cpu::direct::pack::Panel;
 use crate::conv::cpu::direct::tile::Micro;
+use crate::conv::cpu::{Sizes, made};
 
 /// Rows that are transposed at a time.
 const ROWS: usize = 32;
 
 /// The weights of a convolution, `depth` rows of `columns`, of which panels are transformed: U = G g Gᵀ.
 #[derive(Clone, Copy)]
-pub(super) struct Weights<'a, T> {
+pub(super) struct Weights<'a, T: Element> {
     /// `[3, 3, C, O]`.
+    view: View<'a, Cpu<T>>,
     w: &'a [T],
     c: usize,
     o: usize,
@@ -37,8 +39,8 @@ pub(super) struct Columns {
 }
 
 impl<'a, T: Element> Weights<'a, T> {
-    pub(super) fn new(micro: Micro, s: &Sizes, w: &'a [T], turned: bool) -> Self {
-        Self { w, c: s.c, o: s.o, turned, micro }
+    pub(super) fn new(micro: Micro, s: &Sizes, view: View<'a, Cpu<T>>, turned: bool) -> Self {
+        Self { view, w: view.as_slice(), c: s.c, o: s.o, turned, micro }
     }
 
     /// Rows and columns.
@@ -61,6 +63,28 @@ impl<'a, T: Element> Weights<'a, T> {
         POINTS * plane(rows * 2 * self.micro.lanes)
     }
 
+    /// All panels, transformed; once while the weights are frozen.
+    pub(super) fn packed(&self, cpu: &Cpu<T>) -> Arc<CpuBuffer<T>> {
+        let maker = if self.turned { "winograd, turned" } else { "winograd" };
+        made(self.view, maker, self.micro.lanes, || {
+            let (rows, columns) = self.size();
+            let len = self.panel_len(rows);
+            let mut values = cpu.scratch(self.panels() * len);
+            let out = DisjointMut::new(&mut values);
+            cpu.parallel(self.panels(), rows * columns * 2, |panel| {
+                // SAFETY: panels lie one after the other.
+                let u = unsafe { out.part(panel * len..(panel + 1) * len) };
+                self.transform(cpu, panel, 0..rows, u);
+            });
+            values
+        })
+    }
+
+    /// Whether [`packed`](Self::packed) keeps them.
+    pub(super) fn are_kept(&self) -> bool {
+        self.view.buffer().is_frozen()
+    }
+
     /// Transforms some rows of a panel: `u` as [`point`] reads it.
     pub(super) fn transform(&self, cpu: &Cpu<T>, panel: usize, rows: Range<usize>, u: &mut [T]) {
         let Columns { first, count, width } = self.columns(panel);
@@ -68,7 +92,7 @@ impl<'a, T: Element> Weights<'a, T> {
         let plane = plane(rows.len() * width);
         if !self.turned {
             let g = &self.w[rows.start * o + first..];
-            transform::weights(isa, g, (c * o, o), false, (rows.len(), count), u, plane, width);
+            transform::weights(isa, g, (c * o, o), false, (rows.len(), count), (u, plane, width));
             return;
         }
         // O by C, as the columns must follow each other
@@ -79,7 +103,7 @@ impl<'a, T: Element> Weights<'a, T> {
                 transpose(isa, &self.w[(tap * c + first) * o + from..], o, (count, number), to);
             }
             let u = &mut u[(from - rows.start) * width..];
-            transform::weights(isa, &turned, (ROWS * count, count), true, (number, count), u, plane, width);
+            transform::weights(isa, &turned, (ROWS * count, count), true, (number, count), (u, plane, width));
         }
     }
 }
@@ -88,20 +112,6 @@ impl<'a, T: Element> Weights<'a, T> {
 pub(super) fn point<T>(u: &[T], c: Columns, lanes: usize, rows: usize, point: usize) -> Panel<'_, T> {
     let values = &u[point * plane(rows * c.width)..][..rows * c.width];
     Panel { values, first: c.first, columns: c.count, vectors: c.width / lanes, width: c.width }
-}
-
-/// All panels, transformed.
-pub(super) fn pack<T: Element>(cpu: &Cpu<T>, weights: &Weights<'_, T>) -> CpuBuffer<T> {
-    let (rows, columns) = weights.size();
-    let len = weights.panel_len(rows);
-    let mut values = cpu.scratch(weights.panels() * len);
-    let out = DisjointMut::new(&mut values);
-    cpu.parallel(weights.panels(), rows * columns * 2, |panel| {
-        // SAFETY: panels lie one after the other.
-        let u = unsafe { out.part(panel * len..(panel + 1) * len) };
-        weights.transform(cpu, panel, 0..rows, u);
-    });
-    values
 }
 
 simd! {
