@@ -11,7 +11,7 @@ use ddpm_train::{
     settings::Settings,
     trainer::Trainer,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::signals::Signals;
 use crate::{
@@ -118,16 +118,26 @@ pub(super) fn pictures<B: Backend<Elem = f32>>(
         Err(error) if error.is::<Stopped>() => return Ok(false),
         drawn => drawn.at(run.root().display())?,
     };
-    let about = json!({
-        "sampler": settings.preview.sampler, "steps": wanted, "eta": settings.preview.eta, "guidance": settings.preview.guidance,
-        "autoguidance": settings.preview.autoguidance, "guidance_from": settings.preview.guidance_from, "seed": settings.train.seed, "weights": "ema",
-        "model_step": trainer.steps_done(), "index": [0, count - 1], "class": classes,
-        "model": newest.as_deref().and_then(hash), "program": concat!("ddpm ", env!("CARGO_PKG_VERSION")),
-    });
+    let mut about = about_pictures(settings, Weights::Ema, trainer.steps_done(), count);
+    about["class"] = json!(classes);
+    about["model"] = json!(newest.as_deref().and_then(hash));
     let text = [("ddpm".to_owned(), about.to_string())];
     png::write(&still, &grid::grid(drawn.images(image))?, &text).at(still.display())?;
     film::write(&moving, &drawn.frames).at(moving.display())?;
     Ok(true)
+}
+
+/// What a run's own pictures say of themselves.
+pub(super) fn about_pictures(settings: &Settings, weights: Weights, step: u64, count: usize) -> Value {
+    let preview = &settings.preview;
+    // away from earlier weights, once there are some
+    let guided = weights == Weights::Ema && step >= settings.ema.early;
+    json!({
+        "sampler": preview.sampler, "steps": preview.steps, "levels": preview.levels.name(), "eta": preview.eta,
+        "guidance": preview.guidance, "autoguidance": if guided { preview.autoguidance } else { 1.0 },
+        "guidance_from": preview.guidance_from, "seed": settings.train.seed, "weights": weights.to_string(),
+        "model_step": step, "index": [0, count.saturating_sub(1)], "program": concat!("ddpm ", env!("CARGO_PKG_VERSION")),
+    })
 }
 
 /// Ends sampling when a signal came.

@@ -7,11 +7,11 @@ use std::{
 };
 
 use ddpm_train::{
+    checkpoint::Weights,
     run::{EncodedPng, Events, RunDir, RunError},
     settings::Settings,
     trainer::Preview,
 };
-use serde_json::json;
 
 use super::{
     outputs,
@@ -117,16 +117,13 @@ impl Work {
     }
 
     fn draw(&mut self, preview: &Preview) -> anyhow::Result<()> {
-        for (name, images) in [("", &preview.ema), ("-raw", &preview.raw)] {
+        for (weights, images) in [(Weights::Ema, &preview.ema), (Weights::Raw, &preview.raw)] {
+            let name = if weights == Weights::Ema { "" } else { "-raw" };
             let (n, height, width, channels) = images.dim();
             let values: Vec<f32> = images.iter().copied().collect();
             let picture = grid::grid(Images { n, height, width, channels, values: &values })?;
             let path = self.run.samples().join(format!("step-{:06}{name}.png", preview.step));
-            let about = json!({
-                "sampler": self.settings.preview.sampler, "steps": self.settings.preview.steps, "eta": self.settings.preview.eta, "seed": self.settings.train.seed,
-                "weights": if name.is_empty() { "ema" } else { "raw" }, "model_step": preview.step,
-                "index": [0, n.saturating_sub(1)], "program": concat!("ddpm ", env!("CARGO_PKG_VERSION")),
-            });
+            let about = outputs::about_pictures(&self.settings, weights, preview.step, n);
             let text = [("ddpm".to_owned(), about.to_string())];
             png::write(&path, &picture, &text)?;
             if let Some(events) = &mut self.events {
