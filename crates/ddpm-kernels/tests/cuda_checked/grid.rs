@@ -48,25 +48,32 @@ pub(crate) struct Conv {
     /// With a norm of so many groups, SiLU and dropout; a plain operand if 0.
     pub(crate) groups: usize,
     pub(crate) enlarge: bool,
-    /// Whether it goes back at once, and not operation by operation.
-    pub(crate) at_once: bool,
+    pub(crate) back: Back,
+}
+
+/// Whether a convolution goes back operation by operation, or at once.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Back {
+    InTurn,
+    AtOnce,
+    Both,
 }
 
 const CONV: Conv =
-    Conv { n: 2, h: 9, w: 5, c: [36, 0], o: 70, g: Geometry::THREE, groups: 4, enlarge: false, at_once: false };
+    Conv { n: 2, h: 9, w: 5, c: [36, 0], o: 70, g: Geometry::THREE, groups: 4, enlarge: false, back: Back::InTurn };
 
 /// Small, and enough of them.
 pub(crate) static GRID: LazyLock<[Case; 14]> = LazyLock::new(|| {
     [
         Case::Conv(CONV),
-        Case::Conv(Conv { n: 18, h: 2, w: 3, c: [5, 18], o: 6, groups: 1, at_once: true, ..CONV }),
-        Case::Conv(Conv { n: 1, h: 20, w: 18, c: [20, 0], o: 3, groups: 0, at_once: true, ..CONV }),
+        Case::Conv(Conv { n: 18, h: 2, w: 3, c: [5, 18], o: 6, groups: 1, back: Back::AtOnce, ..CONV }),
+        Case::Conv(Conv { n: 1, h: 20, w: 18, c: [20, 0], o: 3, groups: 0, back: Back::AtOnce, ..CONV }),
         Case::Conv(Conv { n: 1, h: 5, w: 6, c: [12, 8], o: 9, groups: 5, enlarge: true, ..CONV }),
         Case::Conv(Conv { h: 8, w: 8, c: [33, 0], g: Geometry::down(Padding::Same), groups: 0, ..CONV }),
         Case::Conv(Conv { h: 7, w: 8, c: [32, 0], g: Geometry::down(Padding::End), groups: 8, ..CONV }),
-        Case::Conv(Conv { n: 1, h: 9, w: 16, c: [68, 0], g: Geometry::ONE, groups: 2, at_once: true, ..CONV }),
+        Case::Conv(Conv { n: 1, h: 9, w: 16, c: [68, 0], g: Geometry::ONE, groups: 2, back: Back::AtOnce, ..CONV }),
         Case::Conv(Conv { n: 70, h: 1, w: 1, c: [40, 0], g: Geometry::ONE, groups: 0, ..CONV }),
-        Case::Conv(Conv { n: 1, h: 4, w: 4, c: [132, 0], o: 9, groups: 0, at_once: true, ..CONV }),
+        Case::Conv(Conv { n: 1, h: 4, w: 4, c: [132, 0], o: 9, groups: 0, back: Back::AtOnce, ..CONV }),
         Case::Attention { n: 1, pixels: 70, channels: 72, heads: 1 },
         Case::Attention { n: 2, pixels: 9, channels: 40, heads: 2 },
         Case::Sums { n: 3, pixels: 1100, channels: 34 },
@@ -111,7 +118,7 @@ impl Case {
 
 impl Conv {
     fn run(self, d: &Cuda) {
-        let Self { n, h, w, c: [a, b], o, g, groups, enlarge, at_once } = self;
+        let Self { n, h, w, c: [a, b], o, g, groups, enlarge, back } = self;
         let c = a + b;
         let (x_a, x_b) = (normal(d, 1, [n, h, w, a]), normal(d, 2, [n, h, w, b]));
         let (gamma, beta, scale_shift) = (normal(d, 3, [c]), normal(d, 4, [c]), normal(d, 5, [n, 2 * c]));
@@ -150,14 +157,16 @@ impl Conv {
         };
         d.conv(&x, weights.view(), g, &epilogue).unwrap();
         let len = weights.shape().len();
-        let add = normal(d, 12, [n, h, w, a]);
-        if at_once {
+        if back != Back::InTurn {
             let mut grads = d.zeros(len + o + 2 * c).unwrap();
             let (dw, db, norm) = (0..len, len..len + o, [len + o..len + o + c, len + o + c..len + o + 2 * c]);
             let product = ConvGrad { dy: dy.view(), dy_sums: None, w: weights.view(), dw, db: Some(db) };
-            let along = Along { whole: Some(normal(d, 13, [n, h, w, c])), first: Some(add) };
+            let first = Some(normal(d, 12, [n, h, w, a]));
+            let along = Along { whole: Some(normal(d, 13, [n, h, w, c])), first };
             let wanted = ParameterGrads { buffer: &mut grads, norm: (groups > 0).then_some(norm) };
             d.conv_backward(&[product], g, &x, along, Some(wanted), true).unwrap();
+        }
+        if back == Back::AtOnce {
             return;
         }
         let mut grads = d.zeros(len + 2 * c).unwrap();
@@ -166,6 +175,7 @@ impl Conv {
         if let Some(sums) = &pulled.sums {
             d.norm_param_grad(&x, sums.view(), &mut grads, len..len + c, len + c..len + 2 * c).unwrap();
         }
+        let add = normal(d, 12, [n, h, w, a]);
         d.operand_grad(&x, pulled, [Some(add.view()), None]).unwrap();
     }
 }

@@ -3,21 +3,20 @@
 //! What costs more stands in a table of `docs/gpu.md` with its reason, and nothing else may.
 
 use crate::checker::{Count, counts};
-use crate::grid::{Case, Conv, devices};
+use crate::grid::{Back, Case, Conv, devices};
 use ddpm_kernels::conv::{Geometry, Padding};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 const CONV: Conv =
-    Conv { n: 1, h: 16, w: 16, c: [32, 0], o: 64, g: Geometry::THREE, groups: 8, enlarge: false, at_once: true };
+    Conv { n: 1, h: 16, w: 16, c: [32, 0], o: 64, g: Geometry::THREE, groups: 8, enlarge: false, back: Back::Both };
 
 /// Shapes as networks have them: channels in multiples of 32, rows of 16 pixels and less.
-fn shapes() -> [Case; 9] {
+fn shapes() -> [Case; 8] {
     [
         Case::Conv(CONV),
-        Case::Conv(Conv { n: 2, h: 8, w: 8, at_once: false, ..CONV }),
         Case::Conv(Conv { n: 2, h: 8, w: 8, c: [32, 32], ..CONV }),
-        Case::Conv(Conv { n: 4, h: 4, w: 4, enlarge: true, at_once: false, ..CONV }),
+        Case::Conv(Conv { n: 4, h: 4, w: 4, enlarge: true, ..CONV }),
         Case::Conv(Conv { g: Geometry::down(Padding::Same), groups: 0, ..CONV }),
         Case::Conv(Conv { g: Geometry::ONE, ..CONV }),
         Case::Attention { n: 1, pixels: 256, channels: 64, heads: 1 },
