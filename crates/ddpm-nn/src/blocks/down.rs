@@ -39,7 +39,7 @@ impl Down {
         mode: Mode,
     ) -> Result<(SharedMap<B>, Option<DownCache<B>>)> {
         let mut h = x;
-        let mut layers = Vec::new();
+        let mut layers = Vec::with_capacity(if mode.keeps() { self.layers.len() } else { 0 });
         for (residual, attention) in &self.layers {
             let input = ResidualInput { first: h, skip: None };
             let (mut y, cache) = residual.forward(backend, parameters, input, temb, true, mode)?;

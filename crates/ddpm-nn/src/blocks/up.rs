@@ -39,7 +39,7 @@ impl Up {
         mode: Mode,
     ) -> Result<(FeatureMap<B>, Option<UpCache<B>>)> {
         let mut h = x;
-        let mut layers = Vec::new();
+        let mut layers = Vec::with_capacity(if mode.keeps() { self.layers.len() } else { 0 });
         for (i, (residual, attention)) in self.layers.iter().enumerate() {
             // The convolution after the doubling normalises nothing.
             let last = i + 1 == self.layers.len() && self.upsample.is_some();
