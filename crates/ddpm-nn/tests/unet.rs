@@ -169,3 +169,34 @@ fn what_does_not_fit_is_explained() {
     assert!(error.to_string().contains("another layout"), "{error}");
     assert!(matches!(UNet::new(&UNetConfig::from_json(r#"{"norm_num_groups": 5}"#).unwrap()), Err(NnError::Config(_))));
 }
+
+#[test]
+fn fourier_features_are_of_logarithms_and_predictions_are_over_the_noise_level() {
+    let unet = unet(
+        r#"{"in_channels": 1, "out_channels": 1, "block_out_channels": [4, 6], "norm_num_groups": 2, "layers_per_block": 1,
+        "down_block_types": ["DownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "UpBlock2D"],
+        "attention_head_dim": null, "time_embedding_type": "fourier"}"#,
+    );
+    let cpu = cpu();
+    let range = |name: &str| unet.layout().parameter(unet.layout().find(name).unwrap()).range.clone();
+    let predict = |flat: &[f32], levels: &[f32]| {
+        let parameters = Parameters::from_host(&cpu, unet.layout(), flat).unwrap();
+        let x = Tensor::from_slice(&cpu, [levels.len(), 4, 4, 1], &images(levels.len(), 4, 4, 1)).unwrap();
+        unet.forward(&cpu, &parameters, x.view(), levels, None, Mode::Infer).map(|(y, _)| y.to_vec(&cpu).unwrap())
+    };
+    let mut one = vec![0.0; unet.layout().len()];
+    one[range("conv_out.bias")][0] = 1.0;
+    let y = predict(&one, &[0.5, 8.0]).unwrap();
+    assert!(y[..16].iter().all(|&y| y == 2.0) && y[16..].iter().all(|&y| y == 0.125), "{y:?}");
+    let refused = predict(&one, &[1.0, 0.0]).unwrap_err().to_string();
+    assert!(refused.contains("time steps above 0"), "{refused}");
+
+    // 2π·w·ln t returns to the same angle where w·ln t grows by a whole number, and only there
+    let mut flat = parameters(&cpu, &unet).to_host(&cpu).unwrap();
+    flat[range("time_proj.weight")].fill(1.0 / std::f32::consts::LN_2);
+    let shown = |level: f32| predict(&flat, &[level]).unwrap().iter().map(|y| y * level).collect::<Vec<f32>>();
+    let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let (at_2, at_8, at_3) = (shown(2.0), shown(8.0), shown(3.0));
+    let (same, other) = (apart(&at_2, &at_8), apart(&at_2, &at_3));
+    assert!(same < 1e-4 && other > 1e-2, "{same} and {other}");
+}

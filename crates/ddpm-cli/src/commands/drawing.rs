@@ -111,7 +111,6 @@ impl<B: Backend<Elem = f32>> Drawing<'_, B> {
         let batches = n.div_ceil(self.batch);
         let shown: Vec<usize> =
             (0..steps).filter(|&step| self.film != Film::None && film::is_shown(step, steps, self.frames(n))).collect();
-        let _frozen = (self.parameters.frozen(), self.weaker.map(|(_, parameters)| parameters.frozen()));
         let mut drawn = Drawn { values: Vec::with_capacity(n * size), frames: Vec::new() };
         // Frame by frame, the images of all batches one after the other; a film of x_t begins with the noise.
         let noise = usize::from(self.film == Film::Xt);

@@ -44,7 +44,6 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let mut labels = vec![0; at_once];
         let mut sum = 0.0;
         let parameters = self.parameters(which);
-        let _frozen = parameters.frozen();
         for first in (0..count).step_by(at_once) {
             let n = at_once.min(count - first);
             let (images, labels) = (&mut images[..n * len], &mut labels[..n]);

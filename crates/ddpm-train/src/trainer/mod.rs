@@ -43,6 +43,7 @@ use crate::settings::Settings;
 use criterion::Criterion;
 use log_variance::LogVariances;
 pub use observer::{Heldout, Observer, Preview, Quiet, Scores, StepReport};
+pub use preview::{FORWARDS_PER_STEP, takes_too_long};
 pub use session::{Outcome, Session};
 
 /// Batches that are read ahead of the one in use.

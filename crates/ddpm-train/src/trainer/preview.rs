@@ -14,6 +14,16 @@ use crate::diffusion::DiffusionError;
 use crate::error::Error;
 use crate::samplers::{self, Asked, Away, Guidance, Images, Plan, SamplerOptions, guided_output};
 
+/// Forward passes that a training step is worth, roughly: itself and a backward pass twice as long.
+pub const FORWARDS_PER_STEP: f64 = 3.0;
+/// Pictures that take no longer are always made, seconds: how long so little takes is chance.
+const ALWAYS: f64 = 1.0;
+
+/// Whether pictures that would take `wanted` seconds are not worth it after `trained` seconds of training.
+pub fn takes_too_long(wanted: f64, trained: f64) -> bool {
+    wanted > trained.max(ALWAYS)
+}
+
 /// Why sampling ended early.
 pub(super) enum Ended {
     Stopped,
@@ -90,7 +100,6 @@ impl<B: Backend<Elem = f32>> Trainer<B> {
         let guidance = self.preview_guidance();
         let guidance = guidance.filter(|guidance| guidance.away != Away::Weaker || which == Weights::Ema);
         let (own, weaker) = (self.parameters(which), self.parameters(Weights::Early));
-        let _frozen = [own.frozen(), weaker.frozen()];
         let mut all = Array4::zeros((count, height, width, channels));
         for first in (0..count).step_by(at_once) {
             let n = at_once.min(count - first);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ddpm_kernels::Backend;
 
 use super::scores::Scorer;
-use super::{Observer, StepReport, Trainer};
+use super::{FORWARDS_PER_STEP, Observer, StepReport, Trainer, takes_too_long};
 use crate::checkpoint::{self, CheckpointError};
 use crate::error::Error;
 use crate::run::{Metrics, RunDir, RunLock};
@@ -14,10 +14,6 @@ use crate::samplers::Guidance;
 
 /// Images whose gradients are summed in one go: micro-batches of a multiple of it change no bit.
 const GROUP: usize = 16;
-/// Forward passes that a training step is worth, roughly: itself and a backward pass twice as long.
-const FORWARDS_PER_STEP: f64 = 3.0;
-/// Previews that take no longer are always made, seconds: how long so little takes is chance.
-const ALWAYS: f64 = 1.0;
 
 /// How [`Session::run`] ended, other than by an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +170,7 @@ impl<B: Backend<Elem = f32>> Session<B> {
         };
         let passes = Guidance::passes(self.trainer.preview_guidance().as_ref());
         let wanted = 2.0 * forward * (passes * settings.preview.count * settings.preview.steps) as f64;
-        if wanted > self.trained.as_secs_f64().max(ALWAYS) {
+        if takes_too_long(wanted, self.trained.as_secs_f64()) {
             observer.message(&format!(
                 "no preview at step {}: it would take about {wanted:.0} s, longer than the {:.0} s of training so far",
                 report.step,

@@ -156,14 +156,12 @@ fn agreement<B: Machinery>(
     model: &Side,
     n: usize,
 ) -> Result<Option<f64>> {
+    let (Measure::Is, None, Side::Rows(logits)) = (args.measure, &args.features, model) else { return Ok(None) };
     let digits = judge.network.widths().logits;
-    let same = args.features.is_none() && studio.model.classes.len() == digits;
     let labels = studio.classes(&args.how, WithoutClass::Turns)?.labels(n);
-    match (args.measure, model, labels) {
-        (Measure::Is, Side::Rows(logits), Some(labels)) if same && labels.iter().all(|&label| label < digits) => {
-            Ok(Some(scores::agreement(Rows::new(logits, digits)?, &labels)?))
-        }
-        _ => Ok(None),
+    match labels.filter(|labels| studio.model.classes.len() == digits && labels.iter().all(|&label| label < digits)) {
+        Some(labels) => Ok(Some(scores::agreement(Rows::new(logits, digits)?, &labels)?)),
+        None => Ok(None),
     }
 }
 

@@ -9,7 +9,7 @@ use ddpm_train::{
     run::RunDir,
     samplers::Guidance,
     settings::Settings,
-    trainer::Trainer,
+    trainer::{FORWARDS_PER_STEP, Trainer, takes_too_long},
 };
 use serde_json::{Value, json};
 
@@ -28,11 +28,6 @@ use crate::{
     },
     progress::{Progress, duration},
 };
-
-/// Forward passes that a training step is worth, roughly.
-const FORWARDS_PER_STEP: f64 = 3.0;
-/// Pictures that take no longer are always drawn, seconds.
-const ALWAYS: f64 = 1.0;
 
 /// Draws `loss.png`.
 pub(super) fn curve(run: &RunDir, settings: &Settings) -> Result<()> {
@@ -78,7 +73,7 @@ pub(super) fn pictures<B: Backend<Elem = f32>>(
     let guidance = trainer.preview_guidance();
     let passes = Guidance::passes(guidance.as_ref());
     let time = (passes * count * wanted) as f64 / (FORWARDS_PER_STEP * speed);
-    if time > trained.max(ALWAYS) {
+    if takes_too_long(time, trained) {
         output.note(&format!(
             "no samples.png and denoising.gif: they would take about {}, longer than the {} of training; ddpm sample {} \
              --out samples.png makes some",
